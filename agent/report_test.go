@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"testing"
+
+	"github.com/pgquorum/pgquorum/cluster"
+)
+
+// TestForeignDataStillVotes: a node whose PGDATA is of another cluster promises and reports, so that two others are a
+// majority, but its position is unknown and it cannot win (PROTOCOL 5.2, 5.2.f, 9.11).
+func TestForeignDataStillVotes(t *testing.T) {
+	l := newLab(t, 2, healthy(), func(o *Options) { o.Promise = 3 })
+	l.done(TaskLook, Result{
+		Disk: cluster.DiskPresent, System: 8, DiskTL: 9, HighestTL: 9, Known: true, Position: cluster.Position{Timeline: 9, LSN: 0x9000},
+	})
+	if l.m.rule != "R150" || l.m.Status().Known || l.m.Status().Eligible {
+		t.Fatalf("rule %s, status %+v", l.m.rule, l.m.Status())
+	}
+	l.elect(cluster.CauseLeaseLapsed)
+	got := l.sent(1, func(e cluster.Envelope) bool { return e.Report != nil })
+	if len(got) != 1 {
+		t.Fatalf("%d reports; rule %s: %s", len(got), l.m.rule, l.m.decision.Why)
+	}
+	if r := got[0].Report; r.Known || r.Eligible || r.Promise < l.st.Election.Epoch {
+		t.Fatalf("%+v", r)
+	}
+}
+
+// TestSettleKnowsWhereItComesFrom: from k = 0 and from async the change waits for more than the barrier (3.3.e, 3.3.f).
+func TestSettleKnowsWhereItComesFrom(t *testing.T) {
+	l := serving(t)
+	d := l.st.D
+	d.Mode = cluster.ModeAsync
+	l.apply(cluster.Command{ChangeD: &cluster.ChangeD{Epoch: 2, D: d, Rule: "M320"}})
+	if s := l.task(TaskSettle); s == nil || s.FromAsync || s.FromZero {
+		t.Fatalf("to async: %+v", s)
+	}
+	l.done(TaskSettle, Result{})
+	l.apply(cluster.Command{SettleD: &cluster.SettleD{Epoch: 2, From: 1, X: d}})
+	d.Mode = cluster.ModeQuorum
+	l.apply(cluster.Command{ChangeD: &cluster.ChangeD{Epoch: 2, D: d, Rule: "M320"}})
+	if s := l.task(TaskSettle); s == nil || !s.FromAsync || s.FromZero {
+		t.Fatalf("from async: %+v", s)
+	}
+}

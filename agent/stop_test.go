@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"testing"
+	"time"
+
+	"github.com/pgquorum/pgquorum/cluster"
+)
+
+// serving is the primary a, let in, with b and c streaming.
+func serving(t *testing.T) *lab {
+	t.Helper()
+	l := newLab(t, 1, healthy(), func(o *Options) { o.LastServed = true })
+	l.done(TaskLook, Result{
+		Disk: cluster.DiskPresent, System: 7, DiskTL: 2, HighestTL: 2, Known: true, Position: cluster.Position{Timeline: 2, LSN: 0x3000},
+	})
+	l.grants()
+	l.done(TaskPrimary, Result{Flush: 0x3100})
+	for _, i := range []cluster.Incarnation{2, 3} {
+		l.from(i, cluster.Envelope{Flushed: &cluster.Flushed{Epoch: 2, Timeline: 2, LSN: 0x3100}})
+		l.from(i, cluster.Envelope{Status: &cluster.Status{Role: cluster.RoleFollowing, Epoch: 2, Eligible: true, Streaming: true, Known: true}})
+	}
+	l.done(TaskAdmit, Result{})
+	if !l.m.node.serving {
+		t.Fatalf("not serving: rule %s %s", l.m.rule, l.m.decision.Why)
+	}
+	return l
+}
+
+// grants answers every renewal that was sent so far.
+func (l *lab) grants() {
+	for _, a := range l.all {
+		if s, ok := a.(Send); ok && s.Env.Renew != nil {
+			g := cluster.Grant(*s.Env.Renew)
+			l.from(s.To, cluster.Envelope{Grant: &g})
+		}
+	}
+}
+
+// facts is what Postgres says of itself while it streams to these nodes.
+func (l *lab) facts(to ...cluster.Incarnation) {
+	f := Facts{Running: true, ReadWrite: true, Position: cluster.Position{Timeline: 2, LSN: 0x3100}}
+	for _, i := range to {
+		f.Senders = append(f.Senders, cluster.Sender{App: cluster.SyncName(l.st.NameOf(i), i, 2), Flush: 0x3100, State: "streaming"})
+	}
+	l.step(Observed{PG: f})
+}
+
+// TestSwitchoverWhileSettling: a change of durability that waits for a standby lets this standby attach although a
+// switchover has been asked for, and the switchover that cannot begin is given up.
+func TestSwitchoverWhileSettling(t *testing.T) {
+	l := serving(t)
+	l.facts(2, 3)
+	l.apply(cluster.Command{ChangeD: &cluster.ChangeD{Epoch: 2, D: l.st.D.Without(3), Rule: "M210"}})
+	if l.task(TaskSettle) == nil {
+		t.Fatal("the change is not carried out")
+	}
+	l.step(Requested{Request: cluster.Request{ID: 1, Op: "switchover"}})
+	l.from(2, cluster.Envelope{Attach: &cluster.Attach{Epoch: 2, Claim: cluster.Position{Timeline: 2, LSN: 0x3000}}})
+	if l.task(TaskVet) == nil {
+		t.Fatal("the standby that the change waits for may not attach")
+	}
+	for range 40 {
+		l.now += 200 * time.Millisecond
+		l.step(Tick{})
+		l.grants()
+	}
+	for _, a := range l.all {
+		if x, ok := a.(Answer); ok && !x.Response.OK {
+			return
+		}
+	}
+	t.Fatal("the switchover neither begins nor ends")
+}
+
+// TestHouseIsKeptWhileSettling: a change of durability may wait for a member that has lost its data. It can only be cloned
+// once the primary's first checkpoint is done.
+func TestHouseIsKeptWhileSettling(t *testing.T) {
+	l := serving(t)
+	l.apply(cluster.Command{ChangeD: &cluster.ChangeD{Epoch: 2, D: l.st.D.Without(3), Rule: "M210"}})
+	if !l.m.taskIs(TaskSettle) {
+		t.Fatal("the change is not carried out")
+	}
+	if l.task(TaskKeepHouse) != nil {
+		l.done(TaskKeepHouse, Result{})
+	}
+	l.m.node.checkpoint, l.all = false, nil
+	l.now += houseEvery
+	if l.step(Tick{}); l.task(TaskFirstChkpt) == nil || l.task(TaskKeepHouse) == nil {
+		t.Fatal("neither checkpoint nor housekeeping before the change is settled")
+	}
+}
+
+// TestLeaseLostInHandover: a hand-over that is killed half-way has no way back. The primary that neither serves nor
+// gives up would hold the cluster for ever: its lease goes on as soon as it is granted again.
+func TestLeaseLostInHandover(t *testing.T) {
+	l := serving(t)
+	l.facts(2, 3)
+	l.step(Requested{Request: cluster.Request{ID: 1, Op: "switchover", Target: "b"}})
+	l.done(TaskPreparePlan, Result{})
+	l.facts(2, 3)
+	if l.task(TaskHandover) == nil {
+		t.Fatal("no hand-over began")
+	}
+	l.now += 5 * time.Second
+	l.step(Tick{})
+	l.done(TaskKill, Result{})
+	l.grants()
+	l.step(PromiseSaved{Epoch: 3})
+	l.step(Tick{})
+	if d := l.m.lead.down; d == nil || !d.Killed { // it leads raft itself: no message
+		t.Fatalf("it does not give up: rule %s %s, plan %d", l.m.rule, l.m.decision.Why, l.m.plan.phase)
+	}
+}

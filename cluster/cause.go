@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"fmt"
+	"time"
+)
+
+// cause finds why the current epoch cannot go on (PROTOCOL 5.1); empty: it can.
+func (v *LeaderView) cause() (Cause, string) {
+	if v.State.Phase != PhasePromoting && v.State.Phase != PhasePromoted {
+		return "", ""
+	}
+	p := v.State.Primary()
+	name := v.State.NameOf(p)
+	switch {
+	case v.Down != nil && v.Down.Epoch == v.State.Epoch().Epoch:
+		if v.Down.Cause.ByOperator() {
+			return v.Down.Cause, fmt.Sprintf("%s: %s", name, v.Down.Why)
+		}
+		return CausePgDown, fmt.Sprintf("%s: %s", name, v.Down.Why)
+	case v.allSawDeath():
+		return CauseEvidence, fmt.Sprintf("every voter in reach saw %s's container die", name)
+	case v.leaseLapsed():
+		return CauseLeaseLapsed, fmt.Sprintf("no majority has granted %s a lease for %s", name, v.State.Lease())
+	case v.stuck():
+		return CauseNoProgress, fmt.Sprintf("commits on %s have waited for %s", name, StuckDeadline)
+	}
+	if v.tooLate() {
+		return CauseTimeout, fmt.Sprintf("%s does not get to serve", name)
+	}
+	return "", ""
+}
+
+// allSawDeath: all voters that the leader can reach, a majority, have evidence about the primary's boot.
+func (v *LeaderView) allSawDeath() bool {
+	p := v.State.Member(v.State.Primary())
+	if p == nil || v.State.FastOff || v.State.Async() {
+		return false
+	}
+	var saw []Incarnation
+	for i := range v.Peers {
+		q := &v.Peers[i]
+		if !q.Linked || !v.State.votesSomewhere(q.Inc) {
+			continue
+		}
+		if q.Inc == p.Inc || !q.Evidence.About(p.Inc, p.Boot) {
+			return false
+		}
+		saw = append(saw, q.Inc)
+	}
+	return v.State.HasMajority(saw)
+}
+
+// leaseLapsed: a majority of voters say that they granted nothing for a whole lease.
+func (v *LeaderView) leaseLapsed() bool {
+	if v.ElectAge < v.State.Lease() {
+		return false
+	}
+	var lapsed []Incarnation
+	for i := range v.Peers {
+		q := &v.Peers[i]
+		if q.Status == nil || q.StatusAge > StatusFresh || q.Status.Epoch != v.State.Epoch().Epoch {
+			continue
+		}
+		age := time.Duration(q.Status.GrantAgeMS)*time.Millisecond + q.StatusAge
+		if q.Status.GrantAgeMS < 0 || age >= v.State.Lease() {
+			lapsed = append(lapsed, q.Inc)
+		}
+	}
+	return v.State.HasMajority(lapsed)
+}
+
+func (v *LeaderView) peer(inc Incarnation) *PeerView {
+	for i := range v.Peers {
+		if v.Peers[i].Inc == inc {
+			return &v.Peers[i]
+		}
+	}
+	return nil
+}
+
+// othersCould: without the primary a majority and a covering set of data nodes are linked.
+func (v *LeaderView) othersCould() bool {
+	var voters, data []Incarnation
+	for i := range v.Peers {
+		q := &v.Peers[i]
+		if !q.Linked || q.Inc == v.State.Primary() {
+			continue
+		}
+		voters = append(voters, q.Inc)
+		if q.Status != nil && q.StatusAge <= StatusFresh && q.Status.Eligible && q.Status.Known {
+			data = append(data, q.Inc)
+		}
+	}
+	return v.State.HasMajority(voters) && v.State.Covered(data) && len(data) > 0
+}
+
+func (v *LeaderView) stuck() bool {
+	p := v.peer(v.State.Primary())
+	return p != nil && p.Status != nil && p.StatusAge <= StatusFresh &&
+		time.Duration(p.Status.StuckMS)*time.Millisecond >= StuckDeadline && v.othersCould()
+}
+
+// tooLate: no Promoted, or not serving, within the deadlines and the back-off (PROTOCOL 5.1.f).
+func (v *LeaderView) tooLate() bool {
+	if v.ElectAge < v.Backoff || v.Served {
+		return false
+	}
+	if v.State.Phase == PhasePromoting {
+		return v.ElectAge >= PromoteDeadline
+	}
+	p := v.peer(v.State.Primary())
+	serving := p != nil && p.Status != nil && p.Status.Serving
+	return !serving && v.ElectAge >= ServeDeadline && v.othersCould()
+}
+
+// NextBackoff is how long the n-th attempt in a row that did not get to serve delays the next (PROTOCOL 5.1.f).
+func NextBackoff(attempts int) time.Duration {
+	if attempts <= 0 {
+		return 0
+	}
+	return min(BackoffFirst<<min(attempts-1, 10), BackoffMax)
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/pgquorum/pgquorum/agent"
+	"github.com/pgquorum/pgquorum/cluster"
+	"github.com/pgquorum/pgquorum/raft"
+	"github.com/pgquorum/pgquorum/raft/transport"
+)
+
+// shell carries out the agent's actions; worker.go has those on Postgres.
+type shell struct {
+	n *node
+
+	mu       sync.Mutex
+	requests map[uint64]chan cluster.Response
+	nextID   uint64
+}
+
+func newShell(n *node) *shell {
+	return &shell{n: n, requests: map[uint64]chan cluster.Response{}}
+}
+
+func (s *shell) sendTo(to cluster.Incarnation, env cluster.Envelope) {
+	env.ClusterID, env.From, env.Boot = *s.n.clusterID.Load(), s.n.opt.Incarnation, s.n.opt.Boot
+	s.n.tr.Load().Send(to, transport.KindAgent, env.Encode())
+}
+
+// raftSender is the network as raft sees it.
+type raftSender struct{ n *node }
+
+// Send hands a raft message to the network.
+func (s *raftSender) Send(to uint64, m *raftpb.Message) bool {
+	b, err := raft.Encode(*s.n.clusterID.Load(), m)
+	if err != nil {
+		s.n.log.Error("encode raft message", "err", err)
+		return false
+	}
+	return s.n.tr.Load().Send(cluster.Incarnation(to), transport.KindRaft, b)
+}
+
+// Send gives an envelope to a peer.
+func (s *shell) Send(to cluster.Incarnation, env cluster.Envelope) { s.sendTo(to, env) }
+
+// Propose a command to raft. A proposal that is lost is repeated by the machine.
+func (s *shell) Propose(c cluster.Command) {
+	if err := s.n.raft.Propose(c.Encode()); err != nil {
+		s.n.log.Debug("proposal dropped", "err", err)
+	}
+}
+
+// ProposeConf proposes a membership change.
+func (s *shell) ProposeConf(c cluster.MemberChange) {
+	kind := raft.AddLearner
+	switch c.Kind {
+	case cluster.AddLearner:
+	case cluster.AddVoter:
+		kind = raft.AddVoter
+	case cluster.Remove:
+		kind = raft.Remove
+	}
+	change := raft.ConfChange{Type: kind, ID: uint64(c.Member.Inc), Context: c.Encode()}
+	if err := s.n.raft.ProposeConf(change); err != nil {
+		s.n.log.Debug("proposal dropped", "err", err)
+	}
+}
+
+// Transfer raft leadership.
+func (s *shell) Transfer(to cluster.Incarnation) { _ = s.n.raft.TransferLeader(uint64(to)) }
+
+// ForgetLeader drops raft's memory of a dead leader.
+func (s *shell) ForgetLeader(campaign bool) {
+	_ = s.n.raft.ForgetLeader()
+	if campaign {
+		_ = s.n.raft.Campaign()
+	}
+}
+
+// SavePromise makes a promise durable.
+func (s *shell) SavePromise(e cluster.Epoch) error { return s.n.store.savePromise(e) }
+
+// Deadline moves the watchdog's deadline.
+func (s *shell) Deadline(at time.Duration) {
+	d := s.n.dog.Load()
+	if d == nil {
+		return
+	}
+	var err error
+	if at == 0 {
+		err = d.Disarm()
+	} else {
+		err = d.Extend(at)
+	}
+	if err != nil {
+		s.n.log.Warn("tell the watchdog", "err", err)
+	}
+}
+
+// Answer ends an operator's request.
+func (s *shell) Answer(r cluster.Response) {
+	s.mu.Lock()
+	ch := s.requests[r.ID]
+	delete(s.requests, r.ID)
+	s.mu.Unlock()
+	if ch != nil {
+		ch <- r
+	}
+}
+
+// Fatal ends PID 1 at once (PROTOCOL 4.9).
+func (s *shell) Fatal(err error) {
+	select {
+	case s.n.fatal <- err:
+	default:
+	}
+}
+
+// request posts an operator's order and waits for its outcome.
+func (s *shell) request(ctx context.Context, r cluster.Request) (cluster.Response, error) {
+	l := s.n.links.loop()
+	if l == nil {
+		return cluster.Response{}, errors.New("the cluster is not formed yet")
+	}
+	ch := make(chan cluster.Response, 1)
+	s.mu.Lock()
+	s.nextID++
+	r.ID = s.nextID
+	s.requests[r.ID] = ch
+	s.mu.Unlock()
+	l.Post(agent.Requested{Request: r})
+	select {
+	case a := <-ch:
+		return a, nil
+	case <-ctx.Done():
+		s.mu.Lock()
+		delete(s.requests, r.ID)
+		s.mu.Unlock()
+		return cluster.Response{}, ctx.Err()
+	}
+}
