@@ -225,9 +225,10 @@ func (v *LeaderView) holds(r *TimedReport) bool {
 }
 
 // discounted: the old primary's commits reached nobody, or its Postgres has ended, and the others hold all that was
-// acknowledged. What the old primary alone holds would only elect it again (docs/decisions/0002, 0006).
+// acknowledged. What the old primary alone holds would only elect it again (docs/decisions/0002, 0006). In async mode that
+// was acknowledged too.
 func (v *LeaderView) discounted() bool {
-	if !v.electing() || v.State.Election.Cause != CauseNoProgress && v.State.Election.Cause != CausePgDown {
+	if !v.electing() || v.State.Async() || v.State.Election.Cause != CauseNoProgress && v.State.Election.Cause != CausePgDown {
 		return false
 	}
 	var others []Incarnation
