@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"slices"
 	"time"
 
 	"github.com/pgquorum/pgquorum/cluster"
@@ -115,6 +116,8 @@ func (m *Machine) vetted(t *running, e Done) {
 		return
 	case m.pg.ReadWrite:
 		fit, fork = cluster.CheckAttach(m.st.Lineage(), ep.Timeline, e.Result.Flush, claim)
+	case e.Result.Flush != 0: // out of recovery, by our promotion or, onto another timeline, by somebody's: the next look tells
+		return
 	default:
 		fit, fork = cluster.CheckAttach(m.st.Lineage(), ep.Timeline, ep.Elected.LSN, claim)
 	}
@@ -288,18 +291,33 @@ func (m *Machine) rejoin(a cluster.NodeAct) {
 // acknowledged, and must have again before it claims a position.
 func (m *Machine) newFloor() cluster.Position {
 	n := &m.node
-	floor := n.floor
-	if n.known && n.pos.Timeline != 0 {
-		cut := n.pos
-		if fit, fork := m.st.FitsState(n.pos, 0); fit == cluster.FitDiverged {
-			cut.LSN = min(cut.LSN, fork)
-			cut.Timeline = m.st.TimelineAt(cut.LSN, cut.Timeline)
-		}
-		if cut.Compare(floor) > 0 {
-			floor = cut
+	if !n.known || n.pos.Timeline == 0 {
+		return n.floor
+	}
+	return m.raised(n.pos)
+}
+
+// raised is the floor of a node that held everything up to end.
+func (m *Machine) raised(end cluster.Position) cluster.Position {
+	if fit, fork := m.st.FitsState(end, 0); fit == cluster.FitDiverged {
+		end.LSN = min(end.LSN, fork)
+		end.Timeline = m.st.TimelineAt(end.LSN, end.Timeline)
+	}
+	if floor := m.node.floor; end.Compare(floor) < 0 {
+		return floor
+	}
+	return end
+}
+
+// before is where WAL of a foreign timeline left the cluster's own: up to there the node may have acknowledged it. Without
+// the history it is taken for all that is there.
+func (m *Machine) before(r Result) cluster.Position {
+	for _, h := range slices.Backward(r.History) {
+		if m.st.Assigned(h.Timeline) {
+			return cluster.Position{Timeline: h.Timeline, LSN: h.Switch}
 		}
 	}
-	return floor
+	return r.Position
 }
 
 func (m *Machine) catchUpAsked(c cluster.CatchUp) {

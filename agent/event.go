@@ -250,6 +250,7 @@ type Result struct {
 	DiskTL    cluster.Timeline
 	HighestTL cluster.Timeline
 	Base      cluster.History
+	History   cluster.History // of the newest timeline in the data; nil: not read
 	Known     bool
 	Claim     bool // Position is the end of WAL, but the data are not consistent: good for an attach, not for an election
 	Position  cluster.Position

@@ -25,6 +25,32 @@ func TestForeignTimeline(t *testing.T) {
 	}
 }
 
+// TestForeignFloor: what the node held before somebody promoted it, it may have acknowledged: the clone does not count
+// until it has that again (PROTOCOL 8.4).
+func TestForeignFloor(t *testing.T) {
+	at := func(tl cluster.Timeline, lsn cluster.LSN) cluster.Position {
+		return cluster.Position{Timeline: tl, LSN: lsn}
+	}
+	elected := healthy().Epochs[1].Elected
+	for _, c := range []struct {
+		history cluster.History
+		floor   cluster.Position
+	}{
+		{cluster.History{{Timeline: 1, Switch: elected.LSN}, {Timeline: 2, Switch: 0x2f00}}, at(2, 0x2f00)},
+		{cluster.History{{Timeline: 1, Switch: elected.LSN - 1}}, at(1, elected.LSN-1)},
+		{cluster.History{{Timeline: 1, Switch: 0x2f00}}, elected}, // what it had beyond the epoch's start is void
+		{nil, at(2, 0x3000)},
+	} {
+		l := newLab(t, 2, healthy(), nil)
+		l.done(TaskLook, Result{
+			Disk: cluster.DiskPresent, System: 7, DiskTL: 3, HighestTL: 3, Known: true, Position: at(3, 0x3000), History: c.history,
+		})
+		if got := l.m.newFloor(); got != c.floor {
+			t.Errorf("promoted after %v: the clone counts from %s, not from %s", c.history, got, c.floor)
+		}
+	}
+}
+
 // TestPlugBeforeAttach: whoever follows the node that was elected, before it has promoted, follows one that can leave
 // recovery only onto the epoch's timeline (PROTOCOL 5.6.b).
 func TestPlugBeforeAttach(t *testing.T) {
@@ -44,5 +70,16 @@ func TestPlugBeforeAttach(t *testing.T) {
 	l.from(2, cluster.Envelope{Attach: &cluster.Attach{Epoch: 2, Claim: st.Epochs[1].Elected}})
 	if v := l.task(TaskVet); v == nil || v.Parent != 1 || v.Timeline != 2 {
 		t.Errorf("answered without plugging them: %+v", v)
+	}
+	// It has left recovery already: by somebody's promotion, perhaps, onto a timeline of its own.
+	granted := func(e cluster.Envelope) bool { return e.AttachOK != nil }
+	l.done(TaskVet, Result{Flush: st.Epochs[1].Elected.LSN + 100})
+	if l.sent(2, granted) != nil {
+		t.Error("allowed to attach to a Postgres that left recovery unseen")
+	}
+	l.from(2, cluster.Envelope{Attach: &cluster.Attach{Epoch: 2, Claim: st.Epochs[1].Elected}})
+	l.done(TaskVet, Result{})
+	if l.sent(2, granted) == nil {
+		t.Error("not allowed to attach before the promotion")
 	}
 }

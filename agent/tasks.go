@@ -165,6 +165,7 @@ func (m *Machine) takePosition(r Result) {
 	m.pg.Backlog = r.Backlog
 	if n.foreignWAL = !m.st.Assigned(n.pos.Timeline) || !m.st.Assigned(n.diskTL); n.foreignWAL {
 		n.known, n.claim = false, false
+		n.floor = m.raised(m.before(r))
 		m.log(true, "foreign timeline", "", fmt.Sprintf("the data are at %s, control file on timeline %d, which no election assigned: somebody promoted this Postgres by hand",
 			n.pos, n.diskTL))
 	}

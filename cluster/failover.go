@@ -232,16 +232,25 @@ func (v *LeaderView) discounted() bool {
 		return false
 	}
 	var others []Incarnation
-	able := false
+	var best Position
 	for i := range v.Reports {
-		r := &v.Reports[i]
-		if r.Inc == v.State.Primary() || !v.holds(r) {
-			continue
+		if r := &v.Reports[i]; r.Inc != v.State.Primary() && v.holds(r) {
+			others = append(others, r.Inc)
+			if r.Position.Compare(best) > 0 {
+				best = r.Position
+			}
 		}
-		others = append(others, r.Inc)
-		able = able || r.Eligible && v.State.IsVoter(r.Inc) && v.State.InSets(r.Inc)
 	}
+	able := slices.ContainsFunc(v.Reports, func(r TimedReport) bool {
+		return slices.Contains(others, r.Inc) && r.Eligible && v.State.IsVoter(r.Inc) && v.State.InSets(r.Inc) && v.reaches(r.Position, best)
+	})
 	return able && v.State.Covered(others)
+}
+
+// reaches: a node at pos is at end, or gets there with the WAL that it lacks. One that diverged does not.
+func (v *LeaderView) reaches(pos, end Position) bool {
+	fit, _ := v.State.FitsTimeline(end, pos)
+	return pos == end || fit == FitPrefix
 }
 
 // decisive: the reports contain every acknowledged commit. The old primary's alone do too, but nobody would notice a
@@ -386,19 +395,21 @@ func (v *LeaderView) pick(ok func(*TimedReport) bool) *TimedReport {
 	return w
 }
 
-// taker is who would catch up with the best position: the furthest of those that may win and are linked, if a
-// donor is.
+// taker is who would catch up with the best position: the furthest of those that may win, are linked and did not
+// diverge from it, if a donor is linked.
 func (v *LeaderView) taker() *TimedReport {
 	if v.donor() == 0 {
 		return nil
 	}
+	best := v.best()
+	able := func(r *TimedReport) bool { return v.mayWin(r) && v.linked(r.Inc) && v.reaches(r.Position, best) }
 	var top Position
 	for i := range v.Reports {
-		if r := &v.Reports[i]; v.mayWin(r) && v.linked(r.Inc) && r.Position.Compare(top) > 0 {
+		if r := &v.Reports[i]; able(r) && r.Position.Compare(top) > 0 {
 			top = r.Position
 		}
 	}
-	return v.pick(func(r *TimedReport) bool { return v.linked(r.Inc) && r.Position.Compare(top) == 0 })
+	return v.pick(func(r *TimedReport) bool { return able(r) && r.Position.Compare(top) == 0 })
 }
 
 // donor is a linked node that holds the best position; zero: none.
@@ -461,6 +472,8 @@ func (v *LeaderView) whyNobody() LeaderOutcome {
 			why = "position unknown"
 		case !v.State.InSets(r.Inc):
 			why = "not in the durability set"
+		case !v.reaches(r.Position, v.best()):
+			why = "has WAL that the best position has not"
 		default:
 			why = "would have to catch up, and who has the last WAL is not linked"
 		}

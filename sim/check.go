@@ -131,7 +131,9 @@ func (c *checker) elected(l *life, old, s *cluster.State, e cluster.Elect) {
 		if r.Known {
 			known[r.Inc] = true
 		}
-		if v := c.w.volume(r.Inc); r.Known && v != nil && v.pg.end().Compare(r.Position) > 0 && c.reported[r.Inc] != (reported{e.Epoch, r.Position}) {
+		// What somebody promoted by hand since it reported still has what it had.
+		v := c.w.volume(r.Inc)
+		if r.Known && v != nil && old.Assigned(v.pg.end().Timeline) && v.pg.end().Compare(r.Position) > 0 && c.reported[r.Inc] != (reported{e.Epoch, r.Position}) {
 			c.fail("I4", "epoch %d elected by a report of %s that it did not make: %s", e.Epoch, c.w.nameOf(r.Inc), r.Position)
 		}
 		who = append(who, r.Inc)

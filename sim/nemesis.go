@@ -3,6 +3,7 @@
 package sim
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
@@ -242,14 +243,19 @@ func (w *World) wellIn(d time.Duration) error {
 
 // describe traces what every node is about.
 func (w *World) describe() {
+	if s := w.check.newest; s != nil {
+		if text, err := json.Marshal(s); err == nil {
+			w.note("state", "at the end: %s", text)
+		}
+	}
 	for _, n := range w.nodes {
 		if n.life == nil {
 			w.note(string(n.name), "at the end: down")
 			continue
 		}
 		s := n.life.m.Snapshot()
-		w.note(string(n.name), "at the end: %s %s; %s task %q epoch %d promise %d position %s known %v streaming %v trouble %q",
-			s.Rule, s.Decision, s.Local.Role, s.Local.Task, s.Local.Epoch, s.Local.Promise, s.Local.Position, s.Local.Known, s.Local.Streaming, s.Local.Trouble)
+		w.note(string(n.name), "at the end: %s %s; %s task %q epoch %d promise %d position %s known %v streaming %v trouble %q why not %q",
+			s.Rule, s.Decision, s.Local.Role, s.Local.Task, s.Local.Epoch, s.Local.Promise, s.Local.Position, s.Local.Known, s.Local.Streaming, s.Local.Trouble, s.Local.WhyNot)
 	}
 }
 

@@ -55,6 +55,17 @@ func (d *pgDisk) posAt(n int) cluster.Position {
 	return cluster.Position{Timeline: r.tl, LSN: r.end}
 }
 
+// history is what the history file of the newest timeline says.
+func (d *pgDisk) history() cluster.History {
+	var h cluster.History
+	for i := 1; i < len(d.recs); i++ {
+		if was := d.recs[i-1]; was.tl != d.recs[i].tl {
+			h = append(h, cluster.HistoryEntry{Timeline: was.tl, Switch: was.end})
+		}
+	}
+	return h
+}
+
 // crash loses what was not flushed, or a part of it.
 func (d *pgDisk) crash(w *World) {
 	if n := len(d.recs) - d.flushed; n > 0 {

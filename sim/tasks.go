@@ -218,7 +218,7 @@ func (l *life) look() agent.Result {
 		return r
 	}
 	d.flushed = len(d.recs) // its files are fsynced before they are read (5.2.f)
-	r.Known, r.Position = true, d.end()
+	r.Known, r.Position, r.History = true, d.end(), d.history()
 	l.w.opt.Mutant.position(l, &r)
 	return r
 }
@@ -446,7 +446,11 @@ func (j *job) vet() {
 			j.finish(agent.Result{}, errNotRunning)
 			return
 		}
-		j.finish(agent.Result{Flush: p.d.end().LSN, Oldest: p.d.oldest()}, nil)
+		r := agent.Result{Oldest: p.d.oldest()}
+		if p.rw {
+			r.Flush = p.d.end().LSN
+		}
+		j.finish(r, nil)
 	})
 }
 

@@ -114,6 +114,10 @@ func (s *shell) look(ctx context.Context) (agent.Result, error) {
 		s.n.log.Warn("end of wal is not known", "reason", p.Why)
 	}
 	r.Known, r.Claim, r.Position = p.Known, p.Claim, p.Position
+	newest := max(r.DiskTL, r.Position.Timeline)
+	if r.History, err = wal.ReadHistory(s.n.opt.DataDir+"/pg_wal", newest); err != nil {
+		s.n.log.Debug("no history of the newest timeline", "timeline", newest, "err", err)
+	}
 	return r, nil
 }
 
