@@ -50,6 +50,8 @@ type (
 	}
 	// Observed is what Postgres says of itself, every 100 ms or so while it runs.
 	Observed struct{ PG Facts }
+	// Unanswered: Postgres accepts what is asked and does not answer.
+	Unanswered struct{ For time.Duration }
 	// FlushSeen comes from a TaskWatchFlush.
 	FlushSeen struct{ Position cluster.Position }
 	// Exited: Postgres ended unasked.
@@ -59,6 +61,8 @@ type (
 	}
 	// SpaceSeen is what the device of the WAL has left.
 	SpaceSeen struct{ Space cluster.Space }
+	// Killed: the kill of a TaskKill returned: nothing of Postgres runs any further, though it may take a while to be gone.
+	Killed struct{ ID uint64 }
 	// PromiseSaved: the promise is durable.
 	PromiseSaved struct{ Epoch cluster.Epoch }
 	// Done ends a task.
@@ -82,6 +86,8 @@ type (
 
 func (Tick) event()            {}
 func (Applied) event()         {}
+func (Killed) event()          {}
+func (Unanswered) event()      {}
 func (RaftChanged) event()     {}
 func (LinkUp) event()          {}
 func (LinkDown) event()        {}
@@ -108,6 +114,7 @@ type Facts struct {
 	Backlog   uint64
 	Senders   []cluster.Sender
 	Stuck     time.Duration // commits wait, without progress, for that long
+	Mute      time.Duration // it runs, and has answered nothing for that long
 }
 
 // Action is something the shell must do.

@@ -40,6 +40,7 @@ const (
 	askMost       = 500 * time.Millisecond
 	houseEvery    = time.Second
 	silence       = 300 * time.Millisecond // 5.5.c
+	muteTold      = 2 * time.Second        // a Postgres that answers nothing is trouble
 	silenceMost   = 10 * time.Second
 	retryFirst    = 200 * time.Millisecond // after a failed task
 	spareLimit    = 500 * time.Millisecond // how long a start waits for somebody else's promotion
@@ -67,6 +68,7 @@ type Machine struct {
 	promiseNow cluster.Epoch // in memory: granting stops here first (PROTOCOL 4.3)
 	fencedFor  cluster.Epoch
 	killed     bool // our own kill returned in the present election
+	killSent   bool // the TaskKill that runs has killed, and waits until all is gone
 	grants     cluster.GrantMemory
 	joined     bool // this boot was registered once: what is granted from then on is remembered exactly
 	lease      cluster.Lease
@@ -221,12 +223,18 @@ func (m *Machine) handle(e Event) {
 		m.received(e)
 	case Observed:
 		m.observed(e.PG)
+	case Unanswered:
+		if m.pg.Running {
+			m.pg.Mute = e.For
+		}
 	case FlushSeen:
 		m.flushSeen(e.Position)
 	case SpaceSeen:
 		m.spaceSeen(e.Space)
 	case Exited:
 		m.exited(e)
+	case Killed:
+		m.killSent = m.taskIs(TaskKill) && m.task.ID == e.ID
 	case PromiseSaved:
 		m.promise = max(m.promise, e.Epoch)
 	case Done:

@@ -18,7 +18,7 @@ func (m *Machine) mayWrite() bool {
 // upstream file is parked with no WAL receiver left, or ordered for a catch-up under a name in no list, and nothing
 // here can write (PROTOCOL 1.9, 1.11).
 func (m *Machine) fenced() cluster.Epoch {
-	if m.node.attached != 0 && !m.catchingUp() || m.mayWrite() || m.taskIs(TaskKill) {
+	if m.node.attached != 0 && !m.catchingUp() || m.mayWrite() || m.killing() {
 		return 0
 	}
 	return m.promise
@@ -65,7 +65,8 @@ func (m *Machine) decideNode() {
 		return
 	}
 	d := cluster.Decide(cluster.NodeTable(), m.view())
-	if m.task != nil && d.Outcome.Act != cluster.ActFence {
+	early := d.Outcome.Act == cluster.ActGiveUp && m.taskIs(TaskKill) && !m.killing()
+	if m.task != nil && d.Outcome.Act != cluster.ActFence && !early {
 		if m.taskIs(TaskSettle) { // it may wait for a member that has to be cloned first, from a primary that keeps house
 			m.besides()
 		}
@@ -128,8 +129,14 @@ func (m *Machine) kill() {
 		m.side = append(m.side, m.task)
 		m.task = nil
 	}
-	m.node.serving = false
+	m.node.serving, m.killSent = false, false
 	m.start(Task{Kind: TaskKill, Limit: 10 * time.Second})
+}
+
+// killing: a kill is under way that may not have reached every process yet. What is killed writes and acknowledges nothing
+// any more; only its files must not be read before it is gone (PROTOCOL 4.5.b).
+func (m *Machine) killing() bool {
+	return m.taskIs(TaskKill) && (!m.killSent || m.st.Primary() != m.opt.Self)
 }
 
 func (m *Machine) carryOut(a cluster.NodeAct) {
@@ -210,6 +217,19 @@ func (m *Machine) giveUp(d *cluster.PgDown) {
 	m.killed = true
 	m.node.gaveUp, m.node.gaveUpAt = d, 0
 	m.log(true, "giving up the epoch", m.rule, d.Why)
+	m.sayDown()
+}
+
+// sayDown tells the leader that this primary has given up, until the election is open.
+func (m *Machine) sayDown() {
+	n := &m.node
+	if n.gaveUp != nil && !m.electing() && (n.gaveUpAt == 0 || m.now >= n.gaveUpAt+statusEvery) {
+		n.gaveUpAt = m.now
+		if m.leading() {
+			m.lead.down = n.gaveUp
+		}
+		m.send(m.raftLeader, cluster.Envelope{PgDown: n.gaveUp})
+	}
 }
 
 // repeatProposals says again what the log, or the leader, has not taken up yet.
@@ -228,13 +248,7 @@ func (m *Machine) repeatProposals() {
 	case m.isPrimary() && n.settledX != nil && m.st.Pending != nil:
 		m.propose("settle", cluster.Command{SettleD: n.settledX})
 	}
-	if n.gaveUp != nil && !m.electing() && (n.gaveUpAt == 0 || m.now >= n.gaveUpAt+statusEvery) {
-		n.gaveUpAt = m.now
-		if m.leading() {
-			m.lead.down = n.gaveUp
-		}
-		m.send(m.raftLeader, cluster.Envelope{PgDown: n.gaveUp})
-	}
+	m.sayDown()
 }
 
 // settings are what the primary of this epoch must tell its Postgres (PROTOCOL 3.3.b).
@@ -472,7 +486,7 @@ func (m *Machine) besides() {
 		m.flushSeen(n.seen) // a message may be lost, and nothing new may come for long
 	}
 	// A paused replay, or a reader in its way, keeps Postgres from starting a WAL receiver (PROTOCOL 5.5.g).
-	if n.attached == m.epoch() && !m.isPrimary() && !m.pg.Streaming && !m.pg.WantsWAL && m.st.InSets(m.opt.Self) &&
+	if n.attached == m.epoch() && !m.isPrimary() && !m.pg.Streaming && !m.pg.WantsWAL && (m.st.InSets(m.opt.Self) || m.st.IsVoter(m.opt.Self)) &&
 		!m.sideIs(TaskResume) && m.due("resume", 2*statusEvery) {
 		m.run(Task{Kind: TaskResume, Limit: 5 * time.Second})
 	}

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"time"
 
@@ -262,6 +263,9 @@ func (m *Machine) Status() cluster.Status {
 	if m.pg.Running && !m.node.known && !m.node.foreignWAL {
 		s.Position, s.Known = m.pg.Position, m.node.floor.Compare(m.pg.Position) <= 0
 	}
+	if s.Trouble == "" && m.pg.Mute >= muteTold {
+		s.Trouble = fmt.Sprintf("postgres runs and has answered nothing for %d s", int(m.pg.Mute.Seconds()))
+	}
 	s.Known = s.Known && !m.foreign()
 	s.Eligible, s.WhyNot = m.eligible()
 	if m.st == nil {
@@ -273,7 +277,7 @@ func (m *Machine) Status() cluster.Status {
 	if m.isPrimary() {
 		s.Senders = m.pg.Senders
 		s.LeaseLeftMS = max(0, m.leaseEnds()-m.now).Milliseconds()
-		s.StuckMS = m.pg.Stuck.Milliseconds()
+		s.StuckMS = max(m.pg.Stuck, m.pg.Mute).Milliseconds()
 		if m.pg.ReadWrite {
 			s.Position, s.Known = m.pg.Position, true
 		}

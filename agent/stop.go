@@ -34,7 +34,7 @@ const (
 	planNone planPhase = iota
 	planCheckpoint
 	planClose    // waiting for the target to be close
-	planHandover // gate closed, stopping
+	planHandover // stopping
 	planElection // the election has been asked for
 )
 
@@ -249,7 +249,7 @@ func (m *Machine) planFollowUp() {
 		switch {
 		case d.Epoch != m.epoch() || m.electing() || !m.isPrimary():
 			p.down = nil
-		case m.node.gaveUp == nil && !m.taskIs(TaskKill):
+		case m.node.gaveUp == nil && !m.killing():
 			c := *d
 			m.giveUp(&c)
 		}

@@ -25,7 +25,7 @@ func (v *LeaderView) cause() (Cause, string) {
 	case v.leaseLapsed():
 		return CauseLeaseLapsed, fmt.Sprintf("no majority has granted %s a lease for %s", name, v.State.Lease())
 	case v.stuck():
-		return CauseNoProgress, fmt.Sprintf("commits on %s have waited for %s", name, StuckDeadline)
+		return CauseNoProgress, fmt.Sprintf("commits on %s have waited, or its Postgres has answered nothing, for %s", name, StuckDeadline)
 	}
 	if v.tooLate() {
 		return CauseTimeout, fmt.Sprintf("%s does not get to serve", name)

@@ -92,7 +92,7 @@ type Status struct {
 	Guarded     bool      `json:"guarded,omitempty"`    // a planned stop waits for the others
 	Foreign     bool      `json:"foreign,omitempty"`    // its data are another Postgres cluster's: it takes no part
 	Senders     []Sender  `json:"senders,omitempty"`    // as primary: who streams from it
-	StuckMS     int64     `json:"stuck_ms,omitempty"`   // as primary: commits waiting without progress
+	StuckMS     int64     `json:"stuck_ms,omitempty"`   // as primary: commits wait without progress, or Postgres answers nothing
 	RaftMatch   uint64    `json:"raft_match,omitempty"` // applied index
 	Port        int       `json:"port,omitempty"`       // of its Postgres
 	HeldTwice   bool      `json:"held_twice"`

@@ -208,6 +208,7 @@ func (p *Postgres) stoppedState(asked bool) (Stopped, error) {
 		if s.ShutdownEnd, err = p.recordEnd(c, c.Checkpoint); err != nil {
 			return s, fmt.Errorf("look at a stopped server: %w", err)
 		}
+		s.Timeline = c.CheckpointTimeline
 	}
 	return s, nil
 }

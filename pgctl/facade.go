@@ -101,7 +101,7 @@ func (p *Postgres) Fence(ctx context.Context) (Fenced, error) {
 // asked only after its fence; of a server that is down only when it is Gone.
 func (p *Postgres) Position(ctx context.Context) Fenced {
 	out := Fenced{}
-	out.Highest, _ = p.highest()
+	out.Highest, _ = p.HighestTimeline()
 	var end wal.EndResult
 	var err error
 	if pid := p.Pid(); pid != 0 {
@@ -128,7 +128,8 @@ func (p *Postgres) runningPosition(ctx context.Context, pid int) (end wal.EndRes
 	return end, backlog, err
 }
 
-func (p *Postgres) highest() (cluster.Timeline, error) {
+// HighestTimeline is the highest timeline that the control file or a file in pg_wal names.
+func (p *Postgres) HighestTimeline() (cluster.Timeline, error) {
 	c, err := wal.ReadControl(p.opt.DataDir)
 	if err != nil {
 		return 0, err

@@ -18,12 +18,16 @@ import (
 	"github.com/pgquorum/pgquorum/durable"
 	"github.com/pgquorum/pgquorum/pgctl/proc"
 	"github.com/pgquorum/pgquorum/pgctl/procfs"
+	"github.com/pgquorum/pgquorum/pgctl/wal"
 )
 
 // Bounds of a start and a stop.
 const (
 	startPoll = 2 * time.Millisecond
-	stopPoll  = 10 * time.Millisecond
+	stopPoll  = 2 * time.Millisecond
+
+	sendersPoll  = 10 * time.Millisecond // how often a stop looks for WAL senders to end
+	leftoverWait = 5 * time.Second       // for the end of a server that a stop did not wait for
 )
 
 // StartSpec says how Postgres is to be started.
@@ -49,15 +53,16 @@ const (
 // StopSpec says how Postgres is to be stopped.
 type StopSpec struct {
 	Mode     StopMode
-	KeepSlot string        // the WAL sender of this slot gets the shutdown record; every other is ended
+	KeepSlot string        // the WAL sender of this slot gets the shutdown record, every other is ended; see Stop
 	Patience time.Duration // sessions may take so long to end by themselves, or until the context is cancelled
 	Timeout  time.Duration // then everything is killed; default 2 s
 }
 
 // Stopped is how a stop ended.
 type Stopped struct {
-	Clean       bool        // the control file says "shut down", and nothing was killed
-	ShutdownEnd cluster.LSN // end of the shutdown record, when clean and on a primary
+	Clean       bool             // the control file says "shut down", and nothing was killed
+	ShutdownEnd cluster.LSN      // end of the shutdown record, when clean and on a primary
+	Timeline    cluster.Timeline // of that record
 }
 
 // Exit is an end of Postgres that nobody asked for.
@@ -120,6 +125,9 @@ func (p *Postgres) Start(ctx context.Context, spec StartSpec) error {
 	kills := p.kills.Load() // before the context is looked at: whoever kills cancels first
 	p.work.Lock()
 	defer p.work.Unlock()
+	if err := p.leftover(ctx); err != nil {
+		return fmt.Errorf("start postgres: %w", err)
+	}
 	if p.Running() {
 		return errors.New("start postgres: it runs already")
 	}
@@ -325,7 +333,10 @@ func (s *server) address() (dir string, port int, err error) {
 	return dir, port, nil
 }
 
-// Stop stops Postgres. When it does not end in time everything is killed, and Clean is false.
+// Stop stops Postgres. When it does not end in time everything is killed, and Clean is false. With a KeepSlot it returns as
+// soon as the control file says "shut down" and that WAL sender has ended, which it does when its standby has the shutdown
+// record: sessions ended before that record was written, and nothing is written after it. The postmaster may still be on its
+// way out then, and counts as running until it is gone.
 func (p *Postgres) Stop(ctx context.Context, spec StopSpec) (Stopped, error) {
 	p.work.Lock()
 	defer p.work.Unlock()
@@ -361,14 +372,23 @@ func (p *Postgres) Stop(ctx context.Context, spec StopSpec) (Stopped, error) {
 	limit, cancel := context.WithTimeout(ctx, spec.Timeout)
 	defer cancel()
 	processes := procfs.NewReader()
+	var looked time.Time
 	err := poll(limit, stopPoll, func() (bool, error) {
 		select {
-		case <-s.child.Done():
+		case <-s.child.Ended():
 			return true, nil
 		default:
 		}
+		if spec.KeepSlot != "" && p.handedOver(keep) {
+			return true, nil
+		}
+		if time.Since(looked) < sendersPoll {
+			return false, nil
+		}
 		// A hung standby would hold the stop for wal_sender_timeout.
-		return false, endSenders(processes, s.child.Pid(), keep)
+		err := endSenders(processes, s.child.Pid(), keep)
+		looked = time.Now()
+		return false, err
 	})
 	if err != nil {
 		if kerr := p.Kill(); kerr != nil {
@@ -380,6 +400,34 @@ func (p *Postgres) Stop(ctx context.Context, spec StopSpec) (Stopped, error) {
 		return p.stoppedState(false)
 	}
 	return p.stoppedState(true)
+}
+
+// handedOver: the last record is written, and the WAL sender that was to send it is done.
+func (p *Postgres) handedOver(sender int) bool {
+	c, err := wal.ReadControl(p.opt.DataDir)
+	if err != nil || c.State != wal.StateShutDown {
+		return false
+	}
+	return sender == 0 || syscall.Kill(sender, 0) == syscall.ESRCH
+}
+
+// leftover waits for the end of a server that was asked to stop and is not waited for.
+func (p *Postgres) leftover(ctx context.Context) error {
+	p.mu.Lock()
+	s := p.server
+	asked := s != nil && s.asked
+	p.mu.Unlock()
+	if !asked {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, leftoverWait)
+	defer cancel()
+	select {
+	case <-s.watched:
+		return nil
+	case <-ctx.Done():
+		return errors.Join(fmt.Errorf("the server that was stopped before has not ended: %w", ctx.Err()), p.Kill())
+	}
 }
 
 // await begins a smart stop, which lets nobody in any more and waits for sessions to end by themselves. Our own must
@@ -400,14 +448,6 @@ func (p *Postgres) await(ctx context.Context, s *server, patience time.Duration)
 	case <-ctx.Done():
 	}
 	return nil
-}
-
-func closeKept(kept [keptCount]*session) {
-	for _, k := range kept {
-		if k != nil {
-			k.close()
-		}
-	}
 }
 
 // endSenders ends every WAL sender of the postmaster but one. Their titles are the only way to know them now:

@@ -221,3 +221,11 @@ func poll(ctx context.Context, step time.Duration, f func() (done bool, err erro
 		}
 	}
 }
+
+func closeKept(kept [keptCount]*session) {
+	for _, k := range kept {
+		if k != nil {
+			k.close()
+		}
+	}
+}

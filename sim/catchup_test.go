@@ -81,7 +81,7 @@ func TestCatchUpFromStopped(t *testing.T) {
 	primary.life.pgGone("crashed")
 	primary.life.post(agent.Exited{Why: "crashed"})
 	// With the other member's report the old primary's position would not count (docs/decisions/0006).
-	asked := func() bool { return strings.Contains(trace.String(), "waiting for the next election") }
+	asked := func() bool { return strings.Contains(trace.String(), "giving up the epoch") }
 	if ok, err := w.Until(time.Second, asked); err != nil || !ok {
 		t.Fatalf("the epoch is not given up: %v", err)
 	}

@@ -91,6 +91,7 @@ type postgres struct {
 	stop bool // shutting down: takes no more writes
 	// orphaned: the postmaster is dead, its backends live on (PROTOCOL 4.5.b)
 	orphaned bool
+	mute     time.Duration // how long looks at it have gone unanswered
 
 	names    []string
 	k        int
@@ -339,7 +340,19 @@ func (p *postgres) facts() agent.Facts {
 // observe imitates the observer of the real node.
 func (l *life) observe() {
 	on, every := l.m.Watching()
-	if on && l.pg != nil && !l.held[byPostgres] {
+	if on && l.pg != nil && l.held[byPostgres] { // a look ends after a second
+		p := l.pg
+		l.after(byAgent, time.Second, func() {
+			if l.pg == p && l.held[byPostgres] {
+				p.mute += time.Second
+				l.post(agent.Unanswered{For: p.mute})
+			}
+			l.observe()
+		})
+		return
+	}
+	if on && l.pg != nil {
+		l.pg.mute = 0
 		f := l.pg.facts()
 		l.after(byAgent, l.w.us(200, 3000), func() { l.post(agent.Observed{PG: f}) })
 	}

@@ -56,7 +56,16 @@ func TestUnaskedPromotion(t *testing.T) {
 // TestUnaskedPromotionOfTheElected: the node that was elected is promoted by somebody else, while others follow it
 // already. They all hold what they received, so it must not be worthless (PROTOCOL 5.6.b).
 func TestUnaskedPromotionOfTheElected(t *testing.T) {
-	w := newWorld(t, Options{Seed: 32})
+	for seed := range uint64(50) { // in some of them somebody follows before it has promoted
+		if unaskedOfTheElected(t, seed) {
+			return
+		}
+	}
+	t.Fatal("it promoted before anybody followed, each time: this test proves nothing")
+}
+
+func unaskedOfTheElected(t *testing.T, seed uint64) bool {
+	w := newWorld(t, Options{Seed: seed})
 	w.startAll()
 	healthy(t, w, 30*time.Second)
 	was := w.serving()
@@ -71,9 +80,10 @@ func TestUnaskedPromotionOfTheElected(t *testing.T) {
 		}
 	}
 	if c.life.pg.rw {
-		t.Fatalf("it promoted before anybody followed: this test proves nothing\n%s", w.Tail())
+		return false
 	}
 	c.life.pg.promoteUnasked()
 	was.start()
 	healthy(t, w, 30*time.Second)
+	return true
 }

@@ -78,6 +78,7 @@ func (j *job) kill() {
 	}
 	j.later(100, 1500, func() {
 		l.pgGone("killed")
+		l.post(agent.Killed{ID: j.t.ID})
 		j.later(30000, 80000, func() { j.finish(agent.Result{}, nil) })
 	})
 }

@@ -24,7 +24,7 @@ func (s *shell) Work(ctx context.Context, t agent.Task, progress func(string)) (
 	pg := s.n.pg
 	switch t.Kind {
 	case agent.TaskKill:
-		return agent.Result{}, s.kill(ctx)
+		return agent.Result{}, s.kill(ctx, t)
 	case agent.TaskStop:
 		if _, err := pg.Stop(ctx, pgctl.StopSpec{Mode: pgctl.Fast, Patience: t.Patience, Timeout: 8 * time.Second}); err != nil {
 			return agent.Result{}, err
@@ -83,10 +83,11 @@ func (s *shell) Work(ctx context.Context, t agent.Task, progress func(string)) (
 	return agent.Result{}, fmt.Errorf("unknown task %q", t.Kind)
 }
 
-func (s *shell) kill(ctx context.Context) error {
+func (s *shell) kill(ctx context.Context, t agent.Task) error {
 	if err := s.n.pg.Kill(); err != nil {
 		return err
 	}
+	s.n.loop.Post(agent.Killed{ID: t.ID})
 	return s.n.pg.Gone(ctx)
 }
 
@@ -339,13 +340,16 @@ func (s *shell) rejoin(ctx context.Context, t agent.Task, progress func(string))
 }
 
 func (s *shell) handover(ctx context.Context, t agent.Task) (agent.Result, error) {
-	if err := s.n.pg.CloseGate(ctx); err != nil {
+	stopped, err := s.n.pg.Stop(ctx, pgctl.StopSpec{Mode: pgctl.Fast, KeepSlot: t.Slot, Timeout: 2 * time.Second})
+	if err != nil {
 		return agent.Result{}, err
 	}
-	if _, err := s.n.pg.Stop(ctx, pgctl.StopSpec{Mode: pgctl.Fast, KeepSlot: t.Slot, Timeout: 2 * time.Second}); err != nil {
-		return agent.Result{}, err
+	if !stopped.Clean {
+		return s.look(ctx)
 	}
-	return s.look(ctx)
+	r := agent.Result{Known: true, Position: cluster.Position{Timeline: stopped.Timeline, LSN: stopped.ShutdownEnd}, DiskTL: stopped.Timeline}
+	r.HighestTL, err = s.n.pg.HighestTimeline()
+	return r, err
 }
 
 func (s *shell) vet(ctx context.Context, t agent.Task) (agent.Result, error) {
@@ -426,6 +430,8 @@ func (n *node) observe(ctx context.Context) {
 		}
 		if on {
 			n.observeOnce(ctx, &k)
+		} else {
+			k.mute = 0
 		}
 		select {
 		case <-ctx.Done():
@@ -438,6 +444,7 @@ func (n *node) observe(ctx context.Context) {
 type stuck struct {
 	since time.Duration
 	flush cluster.LSN
+	mute  time.Duration // how long Postgres has answered nothing
 }
 
 func (k *stuck) look(now time.Duration, waiting int, senders []cluster.Sender) time.Duration {
@@ -458,10 +465,16 @@ func (k *stuck) look(now time.Duration, waiting int, senders []cluster.Sender) t
 func (n *node) observeOnce(ctx context.Context, k *stuck) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
+	from := Now()
 	st, err := n.pg.Observe(ctx)
-	if err != nil {
-		return // an end of Postgres is told by its exit
+	if err != nil { // an end of Postgres is told by its exit
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			k.mute += Now() - from
+			n.loop.Post(agent.Unanswered{For: k.mute})
+		}
+		return
 	}
+	k.mute = 0
 	f := agent.Facts{Running: true, ReadWrite: !st.InRecovery, Replay: st.Replay, Backlog: st.Backlog}
 	if st.InRecovery {
 		f.Streaming = st.Receiver.State == "streaming"
