@@ -4,6 +4,7 @@ package agent
 
 import (
 	"testing"
+	"time"
 
 	"github.com/pgquorum/pgquorum/cluster"
 )
@@ -41,5 +42,24 @@ func TestCrashIsToldAfterTheKill(t *testing.T) {
 	l.done(TaskLook, Result{Disk: cluster.DiskPresent, System: 7, DiskTL: 2, HighestTL: 2, Known: true, Position: cluster.Position{Timeline: 2, LSN: 0x3200}})
 	if got := l.sent(2, report); len(got) != 1 || !got[0].Report.Known {
 		t.Fatalf("reports %+v after its position was read", got)
+	}
+}
+
+// TestKilledPromotionHasNoPosition: what was read before a promotion is not where it ends. A promotion that is killed has
+// no position until its files were read (PROTOCOL 5.2.f).
+func TestKilledPromotionHasNoPosition(t *testing.T) {
+	l, _ := promoting(t, SpaceSeen{})
+	l.now += 3 * time.Second // the lease is lost meanwhile
+	l.step(Tick{})
+	kill := l.task(TaskKill)
+	if kill == nil {
+		t.Fatal("not killed")
+	}
+	l.step(Killed{ID: kill.ID})
+	l.elect(cluster.CauseTimeout)
+	l.step(PromiseSaved{Epoch: 4})
+	got := l.sent(1, func(e cluster.Envelope) bool { return e.Report != nil })
+	if len(got) != 1 || got[0].Report.Known {
+		t.Fatalf("reports %+v; rule %s: %s", got, l.m.rule, l.m.decision.Why)
 	}
 }

@@ -11,11 +11,14 @@ import (
 )
 
 // Former is the step machine of a node without raft state: it forms a new cluster with every listed peer, or finds
-// an existing one (PROTOCOL 9.2, 9.5). Its own offer is durable before it is made.
+// an existing one (PROTOCOL 9.2, 9.5). Its own offer is durable before it is made. Each offer says whose offers its sender
+// holds, and a cluster is formed only when all hold the same: else two nodes could form two clusters, with a third that
+// was emptied in between (decision 0008).
 type Former struct {
 	own    cluster.Offer
 	peers  []heardOffer // the newest of each incarnation
 	sent   time.Duration
+	said   []cluster.Incarnation // whose offers the last message named
 	now    time.Duration
 	until  time.Duration // zero: for ever
 	result *Formation
@@ -58,6 +61,7 @@ func (f *Former) GaveUp(now time.Duration) bool {
 func (f *Former) Why(unreached map[cluster.NodeName]string) string {
 	var waiting *cluster.WaitingError
 	_, err := cluster.Genesis(f.offers())
+	waits := f.disagree()
 	switch {
 	case f.bad != "":
 		return f.bad
@@ -65,6 +69,38 @@ func (f *Former) Why(unreached map[cluster.NodeName]string) string {
 		return waiting.Because(unreached)
 	case err != nil:
 		return err.Error()
+	}
+	return waits
+}
+
+// seen lists whose offers are here, this node's own among them.
+func (f *Former) seen() []cluster.Incarnation {
+	all := []cluster.Incarnation{f.own.Inc}
+	for _, p := range f.peers {
+		all = append(all, p.offer.Inc)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// disagree says who does not hold the offers that this node holds; empty: nobody.
+func (f *Former) disagree() string {
+	seen := f.seen()
+	for _, p := range f.peers {
+		if slices.Equal(p.offer.Seen, seen) {
+			continue
+		}
+		var lacks []cluster.NodeName
+		for _, o := range f.offers() {
+			if !slices.Contains(p.offer.Seen, o.Inc) {
+				lacks = append(lacks, o.Name)
+			}
+		}
+		if len(lacks) == 0 {
+			return "form a cluster: waiting until " + string(p.offer.Name) + " has forgotten a node that is gone"
+		}
+		slices.Sort(lacks)
+		return "form a cluster: waiting until " + string(p.offer.Name) + " hears " + cluster.JoinNames(lacks, " and ")
 	}
 	return ""
 }
@@ -74,10 +110,11 @@ func (f *Former) Why(unreached map[cluster.NodeName]string) string {
 func (f *Former) Offer(now time.Duration) (e cluster.Envelope, to []cluster.NodeName, due bool) {
 	f.now = now
 	f.peers = slices.DeleteFunc(f.peers, func(p heardOffer) bool { return now > p.at+offerFresh })
-	if f.sent != 0 && now < f.sent+offerEvery {
+	seen := f.seen()
+	if f.sent != 0 && now < f.sent+offerEvery && slices.Equal(seen, f.said) {
 		return e, nil, false
 	}
-	f.sent = max(now, 1)
+	f.sent, f.said = max(now, 1), seen
 	to = slices.Clone(f.own.Settings.Peers)
 	for _, p := range f.peers {
 		to = append(to, p.offer.Name)
@@ -85,6 +122,7 @@ func (f *Former) Offer(now time.Duration) (e cluster.Envelope, to []cluster.Node
 	slices.Sort(to)
 	to = slices.DeleteFunc(slices.Compact(to), func(n cluster.NodeName) bool { return n == f.own.Name })
 	o := f.own
+	o.Seen = seen
 	return cluster.Envelope{From: f.own.Inc, Offer: &o}, to, true
 }
 
@@ -120,18 +158,20 @@ func (f *Former) Gone(inc cluster.Incarnation) {
 func (f *Former) offers() []cluster.Offer {
 	all := []cluster.Offer{f.own}
 	for _, p := range f.peers {
-		all = append(all, p.offer)
+		o := p.offer
+		o.Seen = nil
+		all = append(all, o)
 	}
 	return all
 }
 
-// Result is the formation once it can be made. Every listed peer has to be present.
+// Result is the formation once it can be made. Every listed peer has to be present, and to hold the same offers.
 func (f *Former) Result() *Formation {
 	if f.result != nil {
 		return f.result
 	}
 	s, err := cluster.Genesis(f.offers())
-	if err != nil {
+	if err != nil || f.disagree() != "" {
 		return nil
 	}
 	f.result = &Formation{ClusterID: s.ClusterID, State: s}

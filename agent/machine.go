@@ -352,8 +352,10 @@ func (m *Machine) setState(s *cluster.State, _ uint64) {
 		m.lease.Reset(m.epoch(), newestConfig(s))
 		m.renewedAt = 0
 	}
-	if s.Pending == nil {
-		m.node.settledX = nil
+	if x := m.node.settledX; x != nil {
+		if d, pending := s.ListedD(); !pending || !x.X.Equal(d) { // what was settled may have been taken back meanwhile
+			m.node.settledX = nil
+		}
 	}
 	if p := s.Member(s.Primary()); p != nil {
 		m.dropEvidence(p.Inc, p.Boot)

@@ -130,6 +130,7 @@ func (m *Machine) kill() {
 		m.task = nil
 	}
 	m.node.serving, m.killSent = false, false
+	m.node.known, m.node.claim = false, false // what a promotion has written is read when all is gone
 	m.start(Task{Kind: TaskKill, Limit: 10 * time.Second})
 }
 

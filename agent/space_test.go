@@ -35,7 +35,7 @@ func reporting(t *testing.T, seen SpaceSeen) (*lab, cluster.Report) {
 }
 
 // promoting is b, elected, as far as its promotion.
-func promoting(t *testing.T, seen SpaceSeen) *Task {
+func promoting(t *testing.T, seen SpaceSeen) (*lab, *Task) {
 	t.Helper()
 	l, r := reporting(t, seen)
 	other := r
@@ -49,7 +49,7 @@ func promoting(t *testing.T, seen SpaceSeen) *Task {
 	if p == nil {
 		t.Fatalf("no promotion; rule %s: %s", l.m.rule, l.m.decision.Why)
 	}
-	return p
+	return l, p
 }
 
 // TestPromotionOnATightDisk: the ballast makes a node with a full disk eligible, and is let go before it promotes, which
@@ -61,13 +61,13 @@ func TestPromotionOnATightDisk(t *testing.T) {
 	if _, r := reporting(t, volume(50, 128)); !r.Eligible {
 		t.Errorf("without room, with a ballast: %+v", r)
 	}
-	if p := promoting(t, volume(50, 128)); !p.LetGo || p.Settings.FastWAL {
+	if _, p := promoting(t, volume(50, 128)); !p.LetGo || p.Settings.FastWAL {
 		t.Errorf("on a tight disk: %+v", p)
 	}
-	if p := promoting(t, volume(500, 128)); p.LetGo || !p.Settings.FastWAL {
+	if _, p := promoting(t, volume(500, 128)); p.LetGo || !p.Settings.FastWAL {
 		t.Errorf("on a disk with room: %+v", p)
 	}
-	if p := promoting(t, SpaceSeen{}); p.LetGo || !p.Settings.FastWAL {
+	if _, p := promoting(t, SpaceSeen{}); p.LetGo || !p.Settings.FastWAL {
 		t.Errorf("on a disk of which nothing is known: %+v", p)
 	}
 }

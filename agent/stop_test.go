@@ -93,6 +93,31 @@ func TestHouseIsKeptWhileSettling(t *testing.T) {
 	}
 }
 
+// TestTakenBackWhileItWasSettled: a change whose barrier has come may have been taken back by then. The primary carries
+// the taking back out, too (PROTOCOL 3.3.d).
+func TestTakenBackWhileItWasSettled(t *testing.T) {
+	l := serving(t)
+	l.facts(2, 3)
+	l.apply(cluster.Command{ChangeD: &cluster.ChangeD{Epoch: 2, D: l.st.D.Without(3), Rule: "M210"}})
+	l.done(TaskSettle, Result{Barrier: 0x3200})
+	first := l.task(TaskSettle).ID
+	l.apply(cluster.Command{RevertD: &cluster.RevertD{Epoch: 2, Rule: "M120"}})
+	l.step(Tick{})
+	if l.task(TaskSettle).ID == first {
+		t.Fatalf("the taking back is not carried out: rule %s: %s", l.m.rule, l.m.decision.Why)
+	}
+	l.done(TaskSettle, Result{Barrier: 0x3300})
+	l.now += time.Second
+	l.grants()
+	l.step(Tick{})
+	for _, a := range l.all {
+		if p, ok := a.(Propose); ok && p.Command.SettleD != nil && p.Command.SettleD.X.Equal(l.st.D) {
+			return
+		}
+	}
+	t.Fatal("it is not settled")
+}
+
 // TestLeaseLostInHandover: a hand-over that is killed half-way has no way back. The primary that neither serves nor
 // gives up would hold the cluster for ever: its lease goes on as soon as it is granted again.
 func TestLeaseLostInHandover(t *testing.T) {

@@ -22,6 +22,8 @@ type Offer struct {
 	HasData  bool        `json:"has_data"`
 	System   SystemID    `json:"system,string"`
 	Settings Formed      `json:"settings"`
+
+	Seen []Incarnation `json:"seen,omitempty"` // whose offers the sender holds, ascending; not a part of the genesis
 }
 
 // Formed are the settings that must be the same on every node when the cluster is formed.

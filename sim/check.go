@@ -108,6 +108,25 @@ func (c *checker) grows(old, s *cluster.State) {
 	}
 }
 
+// founded: no second cluster comes to be while any data of the first may exist (I7).
+func (c *checker) founded(l *life, g *genesis) {
+	for _, n := range c.w.nodes {
+		if o := n.vol.genesis; o != nil && o.id != g.id {
+			c.fail("I7", "%s becomes part of cluster %s, and the volume of %s is of %s", l.n.name, g.id, n.name, o.id)
+		}
+	}
+	s := c.newest
+	if s == nil || s.ClusterID == g.id {
+		return
+	}
+	if s.Phase != cluster.PhaseBlank {
+		c.fail("I7", "%s becomes part of cluster %s after %s had data", l.n.name, g.id, s.ClusterID)
+	}
+	c.newest, c.index = nil, 0 // it went with its only volume
+	clear(c.states)
+	clear(c.saw)
+}
+
 // command looks at each accepted command once.
 func (c *checker) command(l *life, index uint64, old, s *cluster.State, cmd cluster.Command) {
 	if c.saw[index] {

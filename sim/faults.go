@@ -198,8 +198,13 @@ func (m *nemesis) forge(n *node) {
 	if l == nil {
 		return
 	}
-	if l.pg != nil && m.w.opt.Mode == cluster.ModeQuorum { // in async mode evidence counts for nothing
-		m.w.check.forged[l.pg.epoch] = true
+	if m.w.opt.Mode == cluster.ModeQuorum { // in async mode evidence counts for nothing
+		if l.pg != nil {
+			m.w.check.forged[l.pg.epoch] = true
+		}
+		if s := m.w.check.newest; s != nil && s.Primary() == l.vol.inc { // its Postgres may be starting
+			m.w.check.forged[s.Epoch().Epoch] = true
+		}
 	}
 	for _, o := range m.w.nodes {
 		if c := m.w.net.conns[o.idx][n.idx]; o != n && c != nil {
@@ -257,7 +262,7 @@ func (m *nemesis) switchover(n *node) {
 }
 
 func (m *nemesis) order(n *node, c cluster.Command) {
-	if l := n.life; l != nil {
+	if l := n.life; l != nil && l.core != nil {
 		l.now(byAgent, func() {
 			_ = l.core.Propose(c.Encode())
 			l.pumpSoon()
@@ -274,13 +279,29 @@ func (m *nemesis) setLease(n *node) {
 }
 
 // wipe takes a volume away, one at a time and only from a cluster that is whole: two would be a disaster that no
-// protocol survives.
+// protocol survives. Before there are data one may go that is not the founder's.
 func (m *nemesis) wipe(n *node) {
-	if m.w.Healthy() != "" || m.w.opt.Data == 1 && !n.witness {
+	if m.w.opt.Data == 1 && !n.witness || m.w.Healthy() != "" && !(m.wiped == 0 && m.w.unborn(n)) {
 		return
 	}
+	m.wiped++
 	n.wipe()
 	m.later(n.start)
+}
+
+// unborn: there is no data anywhere, and no genesis that rests on this node.
+func (w *World) unborn(n *node) bool {
+	for _, o := range w.nodes {
+		if o.vol.pg.kind != cluster.DiskEmpty || o.life != nil && o.life.pg != nil {
+			return false
+		}
+		if g := o.vol.genesis; g != nil {
+			if s, err := cluster.DecodeState(g.state); err == nil && s.Founder == n.vol.inc {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // rollBack brings back what the volume was at the end of an earlier boot. A later one has been registered, or nobody
@@ -369,6 +390,9 @@ func (v *volume) copyOf() *volume {
 	d := *v.pg
 	d.recs = d.recs[:len(d.recs):len(d.recs)]
 	c.pg = &d
+	if v.store == nil {
+		return nil
+	}
 	st, err := v.store.copyOf()
 	if err != nil {
 		return nil

@@ -175,18 +175,27 @@ func (t *network) ended(l *life, planned bool) {
 // send hands a frame to the link that from dialled; without one it is dropped.
 func (t *network) send(from *life, to cluster.Incarnation, f frame) {
 	for j, c := range t.conns[from.n.idx] {
-		if c == nil || c.closed || c.from != from || c.to.vol.inc != to {
-			continue
-		}
-		if t.cut[from.n.idx][j] || c.since != 0 && len(c.held) > 0 {
-			if len(c.held) < 4096 {
-				c.held = append(c.held, f)
-			}
+		if c != nil && c.to.vol.inc == to {
+			t.sendNode(from, t.w.nodes[j], f)
 			return
 		}
-		t.deliver(c, f, 0)
+	}
+}
+
+// sendNode is send to whoever has a name.
+func (t *network) sendNode(from *life, to *node, f frame) {
+	i, j := from.n.idx, to.idx
+	c := t.conns[i][j]
+	if c == nil || c.closed || c.from != from {
 		return
 	}
+	if t.cut[i][j] || c.since != 0 && len(c.held) > 0 {
+		if len(c.held) < 4096 {
+			c.held = append(c.held, f)
+		}
+		return
+	}
+	t.deliver(c, f, 0)
 }
 
 func (t *network) flush(c *conn) {
@@ -214,6 +223,9 @@ func (c *conn) receive(t *network, f frame) {
 	case t.cut[c.from.n.idx][c.to.n.idx]:
 		c.held = append(c.held, f)
 	case f.raft != nil:
+		if c.to.core == nil {
+			return
+		}
 		m, err := raft.Decode(c.to.clusterID(), f.raft)
 		if err != nil {
 			t.w.check.fail("raft", "%v", err)
@@ -229,6 +241,17 @@ func (c *conn) receive(t *network, f frame) {
 				t.w.check.fail("wire", "%v", err)
 				return
 			}
+		}
+		switch {
+		case c.to.forming != nil:
+			if env.Offer == nil && env.Genesis == nil {
+				return
+			}
+		case env.Offer != nil:
+			c.to.answerOffer(*env.Offer)
+			return
+		case env.Genesis != nil || env.ClusterID != c.to.clusterID():
+			return
 		}
 		c.to.post(agent.Received{From: c.from.vol.inc, Boot: c.from.boot, Env: env})
 	}

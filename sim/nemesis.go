@@ -72,9 +72,10 @@ func Draw(opt Options) Plan {
 
 // nemesis carries out a plan.
 type nemesis struct {
-	w    *World
-	rng  *rand.Rand // of the present fault
-	stop bool
+	w     *World
+	rng   *rand.Rand // of the present fault
+	stop  bool
+	wiped int
 }
 
 func (m *nemesis) chance(p float64) bool { return m.rng.Float64() < p }
@@ -170,11 +171,8 @@ func RunSeed(opt Options) (*World, Outcome) { return RunPlan(opt, Draw(opt)) }
 
 // RunPlan is RunSeed with another plan.
 func RunPlan(opt Options, p Plan) (*World, Outcome) {
-	w, err := New(opt)
-	if err != nil {
-		return w, Outcome{Err: err}
-	}
-	err = w.survive(p)
+	w := New(opt)
+	err := w.survive(p)
 	if err != nil {
 		w.note("CHECK", "%v", err)
 	}
@@ -251,6 +249,12 @@ func (w *World) describe() {
 	for _, n := range w.nodes {
 		if n.life == nil {
 			w.note(string(n.name), "at the end: down")
+			continue
+		}
+		if f := n.life.forming; f != nil {
+			if f.f != nil {
+				w.note(string(n.name), "at the end: %s", f.f.Why(nil))
+			}
 			continue
 		}
 		s := n.life.m.Snapshot()

@@ -43,7 +43,8 @@ type volume struct {
 	promise cluster.Epoch
 	floor   cluster.Position
 	served  bool
-	store   *simStore
+	genesis *genesis
+	store   *simStore // of raft's log; nil: there is none yet
 	pg      *pgDisk
 	disk    disk
 }
@@ -65,23 +66,6 @@ func (n *node) newVolume() *volume {
 	return &volume{inc: inc, pg: &pgDisk{kind: cluster.DiskEmpty}, disk: disk{w: n.w}}
 }
 
-func (v *volume) found(s *cluster.State) error {
-	var voters []uint64
-	var data []byte
-	if s != nil {
-		data = s.Encode()
-		for _, i := range s.Voters() {
-			voters = append(voters, uint64(i))
-		}
-	}
-	m, err := raft.NewMemStore(voters, data)
-	if err != nil {
-		return err
-	}
-	v.store = newStore(m, &v.disk)
-	return nil
-}
-
 // life is one run of a container: PID 1, its machine, its raft, its Postgres.
 type life struct {
 	w      *World
@@ -97,6 +81,7 @@ type life struct {
 	held   [3]bool       // one class of it
 	thawed time.Duration // when it was thawed last
 
+	forming   *forming // until there is a machine
 	events    []agent.Event
 	draining  bool
 	deferred  [3][]func()
@@ -169,12 +154,26 @@ func (n *node) start() {
 	l := &life{w: n.w, n: n, vol: v, boot: v.boots[len(v.boots)-1], boots: v.boots, jobs: map[uint64]*job{}, memory: newMemory()}
 	n.life = l
 	l.note("container starts: incarnation %s boot %d", v.inc, l.boot.Number)
-	priority := 100
-	if n.never {
-		priority = 0
+	n.w.net.started(n)
+	if v.store == nil {
+		l.form()
+		return
 	}
+	l.serve()
+}
+
+func (n *node) priority() int {
+	if n.never {
+		return 0
+	}
+	return 100
+}
+
+// serve makes the machine and raft of a volume that belongs to a cluster.
+func (l *life) serve() {
+	n, v := l.n, l.vol
 	l.m = agent.New(agent.Options{
-		Self: v.inc, Name: n.name, Boot: l.boot, Boots: l.boots, Witness: n.witness, Priority: priority, Port: pgPort,
+		Self: v.inc, Name: n.name, Boot: l.boot, Boots: l.boots, Witness: n.witness, Priority: n.priority(), Port: pgPort,
 		Promise: v.promise, Floor: v.floor, LastServed: v.served || n.w.opt.Mutant == MutantReboot, Watchdog: true, LeaseMS: n.w.leaseMS, StopTimeout: 8 * time.Second, Start: l.local(),
 	})
 	core, err := raft.New(raft.Options{
@@ -196,7 +195,6 @@ func (n *node) start() {
 	if !n.witness {
 		l.after(byAgent, 10*time.Millisecond, l.watchSpace)
 	}
-	n.w.net.started(n)
 }
 
 // end is the end of a life, on purpose or not.
@@ -211,8 +209,10 @@ func (l *life) end(planned bool) {
 	l.dead = true
 	l.n.life = nil
 	l.note("container ends (planned %v)", planned)
-	if err := l.vol.store.crash(l.saving); err != nil {
-		l.w.check.fail("raft", "crash: %v", err)
+	if l.vol.store != nil {
+		if err := l.vol.store.crash(l.saving); err != nil {
+			l.w.check.fail("raft", "crash: %v", err)
+		}
 	}
 	if l.vol.pg.working {
 		l.vol.pg.interrupted(l.w)
@@ -233,9 +233,6 @@ func (n *node) wipe() {
 	n.vol = n.newVolume()
 	if n.w.opt.Mutant == MutantSameInc {
 		n.vol.inc, n.vol.boots = was.inc, was.boots
-	}
-	if err := n.vol.found(nil); err != nil {
-		n.w.check.fail("raft", "%v", err)
 	}
 	n.w.note(string(n.name), "volume wiped: incarnation %s", n.vol.inc)
 }
@@ -278,6 +275,10 @@ func (l *life) silent() bool { return l.frozen || l.held[byAgent] }
 
 // post hands an event to the machine.
 func (l *life) post(e agent.Event) {
+	if l.forming != nil {
+		l.early(e)
+		return
+	}
 	l.events = append(l.events, e)
 	if !l.draining {
 		l.draining = true
@@ -351,7 +352,7 @@ func (l *life) raftTicks() {
 // pumpRaft carries out what raft has ready. What follows from it, messages and applied entries, is seen when its write
 // is on disk; until then the loop is busy, and a crash may find the write torn.
 func (l *life) pumpRaft() {
-	if l.saving || !l.core.HasReady() {
+	if l.core == nil || l.saving || !l.core.HasReady() {
 		return
 	}
 	from := len(l.events)
@@ -393,7 +394,13 @@ func (l *life) sendRaft(ms []*raftpb.Message) {
 	}
 }
 
-func (l *life) clusterID() string { return l.w.first.ClusterID }
+// clusterID is empty until the volume belongs to a cluster.
+func (l *life) clusterID() string {
+	if g := l.vol.genesis; g != nil {
+		return g.id
+	}
+	return ""
+}
 
 func (w *World) nameOf(i cluster.Incarnation) string {
 	for _, n := range w.nodes {

@@ -70,10 +70,7 @@ func playScenario(t *testing.T, s *scenario.Scenario, seed uint64, m Mutant) (w 
 	if testing.Verbose() && *flagTrace {
 		opt.Out = os.Stdout
 	}
-	w, err = New(opt)
-	if err != nil {
-		return w, err
-	}
+	w = New(opt)
 	defer func() {
 		if r := recover(); r != nil {
 			err = &Violation{"panic", fmt.Sprintf("%v\n%s", r, debug.Stack())}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,7 +50,6 @@ type World struct {
 	uid     uint64
 	clients []*client
 	formed  cluster.Formed
-	first   *cluster.State
 	leaseMS int64                                // what nodes ask for at their start; zero: nothing
 	faults  bool                                 // messages may be delayed for long
 	watch   func(cluster.NodeName, agent.Action) // is shown what machines want done, if set
@@ -58,7 +58,7 @@ type World struct {
 const keepLines = 220
 
 // New makes a world whose nodes are all down and empty.
-func New(opt Options) (*World, error) {
+func New(opt Options) *World {
 	if opt.Mode == "" {
 		opt.Mode = cluster.ModeQuorum
 	}
@@ -75,42 +75,17 @@ func New(opt Options) (*World, error) {
 	for i := range n {
 		w.nodes = append(w.nodes, newNode(w, i, i >= opt.Data))
 	}
-	if err := w.form(); err != nil {
-		return nil, err
+	w.formed = cluster.Formed{Cluster: "sim", LeaseMS: 2000, Mode: opt.Mode, MaxLag: opt.MaxLag}
+	for _, n := range w.nodes {
+		w.formed.Peers = append(w.formed.Peers, n.name)
+	}
+	if opt.Adopted {
+		w.nodes[0].vol.pg.made(w)
 	}
 	for i := range opt.Clients {
 		w.clients = append(w.clients, newClient(w, i))
 	}
-	return w, nil
-}
-
-// form gives every node the genesis that all of them compute (PROTOCOL 9.2).
-func (w *World) form() error {
-	f := cluster.Formed{Cluster: "sim", LeaseMS: 2000, Mode: w.opt.Mode, MaxLag: w.opt.MaxLag}
-	for _, n := range w.nodes {
-		f.Peers = append(f.Peers, n.name)
-	}
-	w.formed = f
-	var offers []cluster.Offer
-	for _, n := range w.nodes {
-		offers = append(offers, cluster.Offer{Name: n.name, Inc: n.vol.inc, Witness: n.witness, Priority: 100, Settings: f})
-	}
-	if w.opt.Adopted {
-		d := w.nodes[0].vol.pg
-		d.made(w)
-		offers[0].HasData, offers[0].System = true, d.system
-	}
-	s, err := cluster.Genesis(offers)
-	if err != nil {
-		return fmt.Errorf("form: %w", err)
-	}
-	w.first = s
-	for _, n := range w.nodes {
-		if err := n.vol.found(s); err != nil {
-			return err
-		}
-	}
-	return nil
+	return w
 }
 
 func (w *World) at(t time.Duration, fn func()) {
@@ -269,4 +244,54 @@ func (q *queue) pop() timed {
 	}
 	h[i] = e
 	return top
+}
+
+// client writes one transaction after the other on whoever admits it.
+type client struct {
+	w   *World
+	i   int
+	gen int
+}
+
+func newClient(w *World, i int) *client {
+	c := &client{w: w, i: i}
+	w.after(w.us(1000, 20000), c.next)
+	return c
+}
+
+func (c *client) next() {
+	c.gen++
+	gen := c.gen
+	d := c.w.between(2*time.Millisecond, 60*time.Millisecond)
+	again := func() {
+		if gen == c.gen {
+			c.w.after(d, c.next)
+		}
+	}
+	var open []*postgres
+	for _, n := range c.w.nodes {
+		if n.life != nil && n.life.pg != nil && n.life.pg.gate && n.life.pg.rw {
+			open = append(open, n.life.pg)
+		}
+	}
+	if len(open) == 0 {
+		again()
+		return
+	}
+	p := open[c.w.rng.IntN(len(open))]
+	if c.w.chance(0.8) { // most have heard of the newest primary
+		p = slices.MaxFunc(open, func(a, b *postgres) int { return int(a.epoch) - int(b.epoch) })
+	}
+	id := c.w.nextUID()
+	c.w.check.tried++
+	p.l.after(byPostgres, c.w.us(50, 500), func() {
+		if p.dead || !p.gate || !p.commit(id, func(acked bool) { again() }) {
+			again()
+		}
+	})
+	c.w.after(c.w.between(300*time.Millisecond, 3*time.Second), func() { // it gives up waiting; the outcome is unknown
+		if gen == c.gen {
+			c.next()
+		}
+	})
 }
