@@ -281,7 +281,7 @@ func (m *nemesis) setLease(n *node) {
 // wipe takes a volume away, one at a time and only from a cluster that is whole: two would be a disaster that no
 // protocol survives. Before there are data one may go that is not the founder's.
 func (m *nemesis) wipe(n *node) {
-	if m.w.opt.Data == 1 && !n.witness || m.w.Healthy() != "" && !(m.wiped == 0 && m.w.unborn(n)) {
+	if m.w.opt.Data == 1 && !n.witness || m.w.Healthy() != "" && (m.wiped > 0 || !m.w.unborn(n)) {
 		return
 	}
 	m.wiped++

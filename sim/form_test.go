@@ -26,7 +26,7 @@ func TestFormation(t *testing.T) {
 		p := Draw(opt)
 		p.Faults = slices.DeleteFunc(p.Faults, func(f Fault) bool { return !slices.Contains(kinds, f.Kind) })
 		for i := range p.Faults { // within a few seconds
-			p.Faults[i].At = p.Faults[i].At * (4 * time.Second) / p.Length
+			p.Faults[i].At = time.Duration(4e9 * p.Faults[i].At.Seconds() / p.Length.Seconds())
 		}
 		p.Length = 10 * time.Second
 		if opt.Data == 1 {
