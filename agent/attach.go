@@ -114,6 +114,8 @@ func (m *Machine) vetted(t *running, e Done) {
 		ok.Election, ok.App = m.st.Election.Index, cluster.ClonePrefix+string(mb.Name)
 	case !m.isPrimary() || m.promise > ep.Epoch:
 		return
+	case m.pg.ReadWrite && !m.node.promotedHere: // not by us, as far as we know yet
+		return
 	case m.pg.ReadWrite:
 		fit, fork = cluster.CheckAttach(m.st.Lineage(), ep.Timeline, e.Result.Flush, claim)
 	case e.Result.Flush != 0: // out of recovery, by our promotion or, onto another timeline, by somebody's: the next look tells

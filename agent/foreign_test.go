@@ -82,4 +82,11 @@ func TestPlugBeforeAttach(t *testing.T) {
 	if l.sent(2, granted) == nil {
 		t.Error("not allowed to attach before the promotion")
 	}
+	// It is seen to have left recovery, and not by our promotion: it is ended, and nobody attaches until it is gone.
+	l.from(2, cluster.Envelope{Attach: &cluster.Attach{Epoch: 2, Claim: st.Epochs[1].Elected}})
+	l.step(Observed{PG: Facts{Running: true, ReadWrite: true, Position: cluster.Position{Timeline: 3, LSN: 0x1100}}})
+	l.done(TaskVet, Result{Flush: st.Epochs[1].Elected.LSN})
+	if got := l.sent(2, granted); got != nil {
+		t.Error("allowed to attach to a Postgres that somebody promoted")
+	}
 }

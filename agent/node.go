@@ -141,7 +141,7 @@ func (m *Machine) killing() bool {
 }
 
 func (m *Machine) carryOut(a cluster.NodeAct) {
-	if m.now < m.node.retryAt {
+	if m.now < m.node.retryAt && a != cluster.ActGiveUp {
 		return
 	}
 	n := &m.node
