@@ -73,3 +73,93 @@ func TestWatchdogIsArmedFirst(t *testing.T) {
 	}
 	t.Fatal("a new watchdog holds no deadline")
 }
+
+// TestLeaseCountsFromTheRequest: a grant that was long on its way ends as early as any other: at t0 + L, on the clock of who
+// asked (PROTOCOL 4.1).
+func TestLeaseCountsFromTheRequest(t *testing.T) {
+	l := serving(t)
+	l.now += 450 * time.Millisecond
+	l.step(Tick{})
+	asked := l.sent(2, func(e cluster.Envelope) bool { return e.Renew != nil })
+	if len(asked) != 1 {
+		t.Fatalf("%d renewals", len(asked))
+	}
+	r := *asked[0].Renew
+	l.now += 800 * time.Millisecond
+	for _, i := range []cluster.Incarnation{2, 3} {
+		g := cluster.Grant(r)
+		l.from(i, cluster.Envelope{Grant: &g})
+	}
+	ends := time.Duration(r.T0) + 2*time.Second - cluster.KillMargin
+	if l.m.deadline != ends {
+		t.Fatalf("kills at %s, not at %s", l.m.deadline, ends)
+	}
+	l.now = ends - 2*time.Millisecond
+	if l.step(Tick{}); l.task(TaskKill) != nil {
+		t.Fatal("killed too early")
+	}
+	if l.step(Tick{}); l.task(TaskKill) == nil {
+		t.Fatal("not killed")
+	}
+}
+
+// TestPauseSuspendsNothing: while failover is paused a primary without a lease is killed all the same, one that has to wait
+// for the flush of others waits, and an election by an operator fences (PROTOCOL 4.8).
+func TestPauseSuspendsNothing(t *testing.T) {
+	l := serving(t)
+	l.apply(cluster.Command{Pause: &cluster.Pause{Paused: true}})
+	l.now += 2 * time.Second
+	if l.step(Tick{}); l.task(TaskKill) == nil {
+		t.Error("a paused primary goes on without a lease")
+	}
+
+	st := healthy()
+	st.Paused = true
+	p := newLab(t, 1, st, func(o *Options) { o.LastServed = true })
+	p.done(TaskLook, Result{Disk: cluster.DiskPresent, System: 7, DiskTL: 2, HighestTL: 2, Known: true, Position: cluster.Position{Timeline: 2, LSN: 0x3000}})
+	if p.task(TaskPrimary) != nil {
+		t.Error("a paused primary starts without a lease")
+	}
+	p.grants()
+	p.done(TaskPrimary, Result{Flush: 0x3100})
+	if p.task(TaskAdmit) != nil {
+		t.Error("a paused primary admits before the flush of others")
+	}
+
+	s := newLab(t, 2, st, nil)
+	s.elect(cluster.CauseOperator)
+	if s.m.promiseNow != 3 {
+		t.Error("a paused standby does not promise")
+	}
+	s.from(1, cluster.Envelope{Renew: &cluster.Renew{Epoch: 2, T0: 1, LeaseMS: 2000, Config: 1}})
+	if s.sent(1, func(e cluster.Envelope) bool { return e.Grant != nil }) != nil {
+		t.Error("and grants")
+	}
+}
+
+// TestNoWatchdogNoLease: nobody would kill if PID 1 hung: a node without a watchdog asks for no lease, and what it has runs
+// out (PROTOCOL 4.5.c).
+func TestNoWatchdogNoLease(t *testing.T) {
+	asks := func(l *lab) bool { return l.sent(2, func(e cluster.Envelope) bool { return e.Renew != nil }) != nil }
+	l := newLab(t, 1, healthy(), func(o *Options) { o.LastServed, o.Watchdog = true, false })
+	l.done(TaskLook, Result{Disk: cluster.DiskPresent, System: 7, DiskTL: 2, HighestTL: 2, Known: true, Position: cluster.Position{Timeline: 2, LSN: 0x3000}})
+	l.now += time.Second
+	if l.step(Tick{}); asks(l) || l.task(TaskPrimary) != nil {
+		t.Fatal("a lease without a watchdog")
+	}
+	if l.step(WatchdogChanged{Alive: true}); !asks(l) {
+		t.Fatal("no lease with one")
+	}
+
+	s := serving(t)
+	until := s.m.deadline
+	s.step(WatchdogChanged{})
+	s.now += time.Second
+	if s.step(Tick{}); asks(s) {
+		t.Error("renewed without a watchdog")
+	}
+	s.now = until
+	if s.step(Tick{}); s.task(TaskKill) == nil {
+		t.Error("goes on without a watchdog")
+	}
+}

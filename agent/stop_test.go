@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -137,5 +138,69 @@ func TestLeaseLostInHandover(t *testing.T) {
 	l.step(Tick{})
 	if d := l.m.lead.down; d == nil || !d.Killed { // it leads raft itself: no message
 		t.Fatalf("it does not give up: rule %s %s, plan %d", l.m.rule, l.m.decision.Why, l.m.plan.phase)
+	}
+}
+
+// TestNobodyAttachesDuringAHandover: the shutdown record is for the target. The other standbys are sent away before the stop,
+// and not let in again (PROTOCOL 10.1.d).
+func TestNobodyAttachesDuringAHandover(t *testing.T) {
+	l := serving(t)
+	l.facts(2, 3)
+	l.step(Requested{Request: cluster.Request{ID: 1, Op: "switchover", Target: "b"}})
+	prepare := l.task(TaskPreparePlan)
+	l.all = nil
+	l.step(Done{ID: prepare.ID})
+	var sent []cluster.Incarnation
+	for _, a := range l.all {
+		switch x := a.(type) {
+		case Send:
+			if x.Env.Detach != nil {
+				sent = append(sent, x.To)
+			}
+		case Run:
+			if x.Task.Kind == TaskHandover && (len(sent) != 1 || sent[0] != 3 || x.Task.Slot != cluster.SlotName(2)) {
+				t.Fatalf("the stop begins, sent away: %v, kept: %s", sent, x.Task.Slot)
+			}
+		}
+	}
+	if l.task(TaskHandover) == nil {
+		t.Fatal("no hand-over began")
+	}
+	l.from(3, cluster.Envelope{Attach: &cluster.Attach{Epoch: 2, Claim: cluster.Position{Timeline: 2, LSN: 0x3000}}})
+	no := l.sent(3, func(e cluster.Envelope) bool { return e.Diverged != nil && e.Diverged.Retry })
+	if l.task(TaskVet) != nil || len(no) != 1 {
+		t.Fatalf("let in again during the stop: %+v", no)
+	}
+}
+
+// TestGoodbyeAfterPostgres: PID 1 leaves, and says so, when Postgres has ended, however that is brought about (PROTOCOL 6.1).
+func TestGoodbyeAfterPostgres(t *testing.T) {
+	l := following(t)
+	leaves := func() bool {
+		for _, a := range l.all {
+			if _, ok := a.(Exit); ok {
+				return true
+			}
+		}
+		return false
+	}
+	l.step(StopAsked{})
+	l.now += standbyWait
+	l.step(Tick{})
+	stop := l.task(TaskStop)
+	if stop == nil || leaves() {
+		t.Fatalf("stop %+v, leaves: %v", stop, leaves())
+	}
+	l.step(Done{ID: stop.ID, Err: errors.New("postgres does not end")})
+	l.step(Tick{})
+	if l.task(TaskKill) == nil || leaves() {
+		t.Fatalf("kill %+v, leaves: %v", l.task(TaskKill), leaves())
+	}
+	l.step(Killed{ID: l.task(TaskKill).ID})
+	if leaves() {
+		t.Fatal("leaves while processes may still be there")
+	}
+	if l.done(TaskKill, Result{}); !leaves() {
+		t.Fatal("stays")
 	}
 }
