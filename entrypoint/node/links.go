@@ -100,14 +100,21 @@ func (k *links) address(h transport.Hello) string {
 	return host
 }
 
+// evidence is what the end of a link says of the peer's PID 1 (PROTOCOL 6.2, 6.3). Whether its socket was held twice
+// decides the margin (5.7.d), not whether it is evidence.
+func evidence(e transport.LinkDown) *cluster.Evidence {
+	h := e.Peer
+	if e.Dialled && (e.Cause == transport.CauseEOF || e.Cause == transport.CauseReset) &&
+		(e.Redial == transport.RedialRefused || e.Redial == transport.RedialOtherBoot) && e.AddressesAgree && h.PID1 {
+		return &cluster.Evidence{Inc: h.Node, Boot: h.Boot, HeldTwice: e.HeldTwice}
+	}
+	return nil
+}
+
 // LinkDown is called by the transport.
 func (k *links) LinkDown(e transport.LinkDown) {
 	h := e.Peer
-	down := agent.LinkDown{Inc: h.Node, Boot: h.Boot, Out: e.Dialled}
-	if e.Dialled && (e.Cause == transport.CauseEOF || e.Cause == transport.CauseReset) &&
-		(e.Redial == transport.RedialRefused || e.Redial == transport.RedialOtherBoot) && e.AddressesAgree && h.PID1 {
-		down.Evidence = &cluster.Evidence{Inc: h.Node, Boot: h.Boot, HeldTwice: e.HeldTwice}
-	}
+	down := agent.LinkDown{Inc: h.Node, Boot: h.Boot, Out: e.Dialled, Evidence: evidence(e)}
 	key := linkKey{h.Node, h.Boot, e.Dialled}
 	k.mu.Lock()
 	k.count[key]--

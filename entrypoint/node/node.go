@@ -75,7 +75,7 @@ type node struct {
 	opt   Options
 	log   *slog.Logger
 	store *store
-	pg    *pgctl.Postgres
+	pg    postgres
 	tr    atomic.Pointer[transport.Transport]
 	links *links
 	raft  *raft.Node
@@ -188,7 +188,7 @@ func (n *node) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.pg, err = pgctl.New(pgctl.Options{
+	pg, err := pgctl.New(pgctl.Options{
 		DataDir: o.DataDir, StateDir: o.StateDir, RunDir: o.RunDir, BinDir: o.BinDir,
 		ServerArgs: o.ServerArgs, Env: o.Env, Children: o.Children, Node: o.Name, Incarnation: o.Incarnation,
 		Members: len(o.Peers), ReplUser: o.ReplUser, ReplPassword: pgctl.Secret(password), ReplTLS: o.ReplTLS,
@@ -198,6 +198,7 @@ func (n *node) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	n.pg = pg
 	n.shell = newShell(n)
 	n.fsm = &fsm{node: n}
 	empty := ""
