@@ -3,6 +3,8 @@
 package pgctl
 
 import (
+	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -75,5 +77,50 @@ func TestReplacedDirectoriesAreKept(t *testing.T) {
 		if got := beside(t, p); keep > 0 && keep < 9 && len(got) != len(want)-1 {
 			t.Errorf("keep %d: before the next clone there are %v", keep, got)
 		}
+	}
+}
+
+// TestOldDirectoryStays: a clone that is swapped in takes the place of the old directory, which stays aside until the clone
+// streams, whatever is said before (PROTOCOL 8.5).
+func TestOldDirectoryStays(t *testing.T) {
+	dir := t.TempDir()
+	p := &Postgres{opt: Options{DataDir: filepath.Join(dir, "data"), StateDir: dir, Log: slog.New(slog.DiscardHandler)}}
+	plan := Plan{Kind: PlanClone, Step: StepSwap, Clone: p.opt.DataDir + ".clone-1", Old: p.opt.DataDir + ".old-1"}
+	for path, text := range map[string]string{p.opt.DataDir: "old", plan.Clone: "new"} {
+		if err := os.MkdirAll(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(path, "PG_VERSION"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(after, path, want string) {
+		t.Helper()
+		if text, err := os.ReadFile(filepath.Join(path, "PG_VERSION")); string(text) != want {
+			t.Errorf("%s: %s holds %q: %v", after, filepath.Base(path), text, err)
+		}
+	}
+	if err := p.writePlan(plan); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.swap(plan); !errors.Is(err, fs.ErrNotExist) { // there is no control file, which comes last
+		t.Fatal(err)
+	}
+	check("swapped", p.opt.DataDir, "new")
+	check("swapped", plan.Old, "old")
+	if err := p.ConfirmStreaming(); err != nil { // of a swap that has not been written down as done
+		t.Fatal(err)
+	}
+	check("confirmed too early", plan.Old, "old")
+	plan.Step = StepSwapped
+	if err := p.writePlan(plan); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	check("started again", plan.Old, "old")
+	if err := p.ConfirmStreaming(); err != nil || exists(plan.Old) {
+		t.Errorf("it stays for ever: %v", err)
 	}
 }

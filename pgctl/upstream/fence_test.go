@@ -5,6 +5,8 @@ package upstream
 import (
 	"errors"
 	"os"
+	"os/signal"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -70,5 +72,44 @@ func TestFenceUntitled(t *testing.T) {
 	}
 	if s := young.Gone(); s != syscall.SIGTERM {
 		t.Errorf("ended by %v", s)
+	}
+}
+
+// A receiver that ends before the file is parked is replaced by one that reads the old order. So a fence that cannot park
+// ends nobody.
+func TestFenceParksFirst(t *testing.T) {
+	receiver := proctest.Child(t, "postgres: walreceiver streaming 0/3000148")
+	f, o := testFile(t)
+	if err := f.order(Order{Host: "pg1", HostAddr: "10.0.0.1", Port: 5432, User: "repl", AppName: "pg2.00.e1"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Dir(o.Path)); err != nil {
+		t.Fatal(err)
+	}
+	if fence, err := Fence(t.Context(), FenceParams{File: f, PostmasterPID: os.Getpid()}); err == nil || len(fence.Ended) != 0 {
+		t.Fatalf("fenced without parking: %v", fence.Ended)
+	}
+	receiver.Rename("postgres: walreceiver streaming 0/3000200")
+}
+
+// The slot sync worker of 17 and 18 uses the file too, and would stay with the old upstream (E55): a fence ends it, and so
+// does an order.
+func TestSlotSyncEnds(t *testing.T) {
+	f, _ := testFile(t)
+	worker := proctest.Child(t, "postgres: main: slotsync worker ")
+	if _, err := Fence(t.Context(), FenceParams{File: f, PostmasterPID: os.Getpid(), Limit: 20 * time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	if s := worker.Gone(); s != syscall.SIGTERM {
+		t.Errorf("after the fence: ended by %v", s)
+	}
+	again := proctest.Child(t, "postgres: main: slotsync worker ")
+	signal.Ignore(syscall.SIGHUP) // the order wakes its postmaster, which this process plays
+	defer signal.Reset(syscall.SIGHUP)
+	if err := Give(OrderParams{File: f, PostmasterPID: os.Getpid(), Order: Order{Host: "pg1", HostAddr: "10.0.0.1", Port: 5432, User: "repl", AppName: "pg2.00.e2"}}); err != nil {
+		t.Fatal(err)
+	}
+	if s := again.Gone(); s != syscall.SIGTERM {
+		t.Errorf("after the order: ended by %v", s)
 	}
 }

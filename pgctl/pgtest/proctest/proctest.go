@@ -12,10 +12,14 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 )
 
 const variable = "PGQUORUM_PROCTEST"
+
+// goneLimit is far more than a signal takes on a busy machine.
+const goneLimit = 10 * time.Second
 
 // Fake is a child with a title.
 type Fake struct {
@@ -114,9 +118,14 @@ func (f *Fake) Ended() bool {
 	return err != nil || strings.Contains(string(b), ") Z ")
 }
 
-// Gone waits until the child has ended and says by which signal.
+// Gone waits until the child has ended and says by which signal. One that does not end fails the test, and is killed.
 func (f *Fake) Gone() syscall.Signal {
+	late := time.AfterFunc(goneLimit, func() {
+		f.t.Errorf("process %d does not end", f.PID)
+		_ = f.cmd.Process.Kill()
+	})
 	_ = f.cmd.Wait()
+	late.Stop()
 	s, _ := f.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	return s.Signal()
 }
