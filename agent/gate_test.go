@@ -4,6 +4,7 @@ package agent
 
 import (
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/pgquorum/pgquorum/cluster"
@@ -34,4 +35,22 @@ func TestNoSessionAtPromotion(t *testing.T) {
 	if l.done(TaskCloseGate, Result{}); l.task(TaskPromote) == nil {
 		t.Fatalf("no promotion; rule %s: %s", l.m.rule, l.m.decision.Why)
 	}
+}
+
+// TestAdmissionTellsItsTimings: the record of a change of primary has the durations of its steps (I10).
+func TestAdmissionTellsItsTimings(t *testing.T) {
+	l := serving(t)
+	for _, a := range l.all {
+		if p, ok := a.(Propose); ok && p.Command.Admitted != nil {
+			var names []string
+			for _, d := range p.Command.Admitted.Timings {
+				names = append(names, d.Name)
+			}
+			if p.Command.Admitted.From != 1 || !slices.Contains(names, string(TaskPrimary)) || !slices.Contains(names, string(TaskAdmit)) {
+				t.Fatalf("%+v", p.Command.Admitted)
+			}
+			return
+		}
+	}
+	t.Fatal("the admission is not recorded")
 }
