@@ -249,14 +249,17 @@ func (p *Postgres) Checkpoint(ctx context.Context) error {
 }
 
 // ResumeReplay resumes a paused replay and ends the sessions that replay waits for: Postgres starts a WAL
-// receiver only when it has replayed all it has (PROTOCOL 5.5.g). It returns how many it ended.
+// receiver only when it has replayed all it has (PROTOCOL 5.5.g). It returns how many it ended. pg_blocking_pids knows no
+// startup process; what that waits for is the lock of a relation, and whoever holds one of it is in its way.
 func (p *Postgres) ResumeReplay(ctx context.Context) (ended int, err error) {
 	rows, err := p.run(ctx, "replay", `SELECT CASE WHEN pg_is_in_recovery() AND pg_is_wal_replay_paused() THEN pg_wal_replay_resume()::text END;
 		WITH startup AS (SELECT pid, wait_event_type AS t, wait_event AS e FROM pg_stat_activity WHERE backend_type = 'startup'
 			AND (wait_event_type IN ('Lock', 'BufferPin') OR wait_event LIKE 'RecoveryConflict%'))
 		SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a, startup
 		WHERE a.backend_type IN ('client backend', 'parallel worker') AND a.pid <> pg_backend_pid() AND a.usename <> '`+conf.LocalRole+`'
-		AND CASE WHEN t = 'Lock' THEN a.pid = ANY (pg_blocking_pids(startup.pid)) OR a.backend_xmin IS NOT NULL
+		AND CASE WHEN t = 'Lock' THEN a.backend_xmin IS NOT NULL OR EXISTS (SELECT FROM pg_locks w JOIN pg_locks h
+				ON h.database = w.database AND h.relation = w.relation AND h.granted
+				WHERE w.pid = startup.pid AND NOT w.granted AND h.pid = a.pid)
 			ELSE a.backend_xmin IS NOT NULL OR a.state <> 'idle' END`)
 	if err != nil {
 		return 0, fmt.Errorf("resume replay: %w", err)

@@ -95,8 +95,8 @@ func TestContractReaderIsEnded(t *testing.T) {
 	w.must(b.Clone(w.ctx, a.source(), 0, nil))
 	w.must(b.Start(w.ctx, StartSpec{Recovery: true, Settings: Nobody()}))
 	w.follow(b, a, "b.e1")
-	for epoch, block := range map[int]func(){
-		2: func() {
+	for i, block := range []func(){
+		func() {
 			w.exec(w.user(b), "BEGIN; SELECT count(*) FROM t")
 			w.sql(a, "DROP TABLE t")
 			w.until("replay waits for the reader", func() bool {
@@ -104,7 +104,7 @@ func TestContractReaderIsEnded(t *testing.T) {
 				return err == nil && rows[0][0] == "Lock"
 			})
 		},
-		3: func() {
+		func() {
 			_, err := b.run(w.ctx, "test", "SELECT pg_wal_replay_pause()")
 			w.must(err)
 			w.until("replay is paused", func() bool {
@@ -118,12 +118,12 @@ func TestContractReaderIsEnded(t *testing.T) {
 		if f, err := b.Fence(w.ctx); err != nil || !f.Known {
 			t.Fatal(f, err)
 		}
-		w.must(b.Order(w.ctx, Order{Host: "127.0.0.1", Addr: "127.0.0.1", Port: a.port, AppName: fmt.Sprintf("b.e%d", epoch)}))
+		w.must(b.Order(w.ctx, Order{Host: "127.0.0.1", Addr: "127.0.0.1", Port: a.port, AppName: fmt.Sprintf("b.e%d", i+2)}))
 		if r, err := b.Received(w.ctx); err != nil || r.State == "streaming" {
 			t.Fatalf("it streams although replay is blocked: %+v %v", r, err)
 		}
-		if _, err := b.ResumeReplay(w.ctx); err != nil {
-			t.Fatal(err)
+		if ended, err := b.ResumeReplay(w.ctx); err != nil || ended != 1-i {
+			t.Fatalf("case %d: %d sessions ended: %v", i, ended, err)
 		}
 		w.until("it streams", func() bool {
 			r, err := b.Received(w.ctx)
