@@ -80,6 +80,9 @@ func TestNameOfTheEpoch(t *testing.T) {
 	l.from(2, cluster.Envelope{Attach: &cluster.Attach{Epoch: 2, Claim: cluster.Position{Timeline: 2, LSN: 0x3000}}})
 	l.done(TaskVet, Result{Flush: 0x3100})
 	got := l.sent(2, func(e cluster.Envelope) bool { return e.AttachOK != nil })
+	if start := l.task(TaskPrimary).Settings; len(start.Names) == 0 || start.K != 1 {
+		t.Fatalf("started with the list %v", start.Names) // an empty one holds no commit (3.1.e)
+	}
 	if len(got) != 1 || !slices.Contains(l.m.settings().Names, got[0].AttachOK.App) || got[0].AttachOK.App != cluster.SyncName("b", 2, 2) {
 		t.Fatalf("told %+v, listed %v", got, l.m.settings().Names)
 	}
@@ -130,6 +133,7 @@ func TestFlushIsOfTheEpoch(t *testing.T) {
 	p.done(TaskLook, Result{Disk: cluster.DiskPresent, System: 7, DiskTL: 2, HighestTL: 2, Known: true, Position: cluster.Position{Timeline: 2, LSN: 0x3000}})
 	p.grants()
 	p.done(TaskPrimary, Result{Flush: 0x3100})
+	p.facts(2, 3) // what the WAL senders say is no proof
 	for _, f := range []cluster.Flushed{{Epoch: 2, Timeline: 1, LSN: 0x9000}, {Epoch: 1, Timeline: 2, LSN: 0x9000}, {Epoch: 2, Timeline: 2, LSN: 0x30ff}} {
 		if p.from(2, cluster.Envelope{Flushed: &f}); p.task(TaskAdmit) != nil {
 			t.Fatalf("admitted by %+v", f)
@@ -158,5 +162,47 @@ func TestOldCopyStaysUntilTheNewStreams(t *testing.T) {
 	}
 	if l.step(Observed{PG: Facts{Running: true, Streaming: true, Position: at}}); l.task(TaskConfirmClone) == nil {
 		t.Fatalf("the old directory stays; rule %s: %s", l.m.rule, l.m.decision.Why)
+	}
+}
+
+// TestAttachToTheElected: before its promotion the elected node's history ends at the elected position. Whoever has more has
+// diverged (PROTOCOL 5.5.c).
+func TestAttachToTheElected(t *testing.T) {
+	st := healthy()
+	st.Phase, st.Epochs[1].Promoted = cluster.PhasePromoting, false
+	elected := st.Epochs[1].Elected
+	l := newLab(t, 1, st, nil)
+	l.done(TaskLook, Result{Disk: cluster.DiskPresent, System: 7, DiskTL: 1, HighestTL: 1, Known: true, Position: elected})
+	l.grants()
+	l.done(TaskRecovery, Result{})
+	l.step(Observed{PG: Facts{Running: true, Position: elected}})
+	l.done(TaskCloseGate, Result{})
+	for beyond, diverged := range []bool{false, true} {
+		claim := elected
+		claim.LSN += cluster.LSN(beyond)
+		l.from(2, cluster.Envelope{Attach: &cluster.Attach{Epoch: 2, Claim: claim}})
+		l.done(TaskVet, Result{})
+		ok := l.sent(2, func(e cluster.Envelope) bool { return e.AttachOK != nil })
+		no := l.sent(2, func(e cluster.Envelope) bool { return e.Diverged != nil && !e.Diverged.Retry })
+		if (len(ok) == 0) != diverged || (len(no) == 1) != diverged {
+			t.Errorf("claim %s, elected %s: %+v %+v", claim, elected, ok, no)
+		}
+	}
+}
+
+// TestReportAfterThePromise: nothing is reported before the promise is durable (PROTOCOL 1.7, 4.3).
+func TestReportAfterThePromise(t *testing.T) {
+	l := newLab(t, 2, healthy(), nil)
+	reports := func() int { return len(l.sent(1, func(e cluster.Envelope) bool { return e.Report != nil })) }
+	l.elect(cluster.CauseLeaseLapsed)
+	if n := reports(); n != 0 {
+		t.Fatalf("%d reports without a promise", n)
+	}
+	l.now += time.Second
+	if l.step(Tick{}); reports() != 0 {
+		t.Fatal("reported without a promise")
+	}
+	if l.step(PromiseSaved{Epoch: 3}); reports() != 1 {
+		t.Fatalf("not reported; rule %s: %s", l.m.rule, l.m.decision.Why)
 	}
 }

@@ -45,3 +45,18 @@ func TestSettleKnowsWhereItComesFrom(t *testing.T) {
 		t.Fatalf("from async: %+v", s)
 	}
 }
+
+// TestSettleFromNobody: nobody waited for others while k was 0 (3.3.e).
+func TestSettleFromNobody(t *testing.T) {
+	st := healthy()
+	st.D = cluster.Durability{Set: []cluster.Incarnation{1}, Mode: cluster.ModeQuorum}
+	l := newLab(t, 1, st, func(o *Options) { o.LastServed = true })
+	l.done(TaskLook, Result{Disk: cluster.DiskPresent, System: 7, DiskTL: 2, HighestTL: 2, Known: true, Position: cluster.Position{Timeline: 2, LSN: 0x3000}})
+	l.grants()
+	l.done(TaskPrimary, Result{Flush: 0x3100})
+	l.done(TaskAdmit, Result{})
+	l.apply(cluster.Command{ChangeD: &cluster.ChangeD{Epoch: 2, D: cluster.Durability{Set: []cluster.Incarnation{1, 2}, K: 1, Mode: cluster.ModeQuorum}, Rule: "M320"}})
+	if s := l.task(TaskSettle); s == nil || !s.FromZero || len(s.Settings.Names) != 1 {
+		t.Fatalf("rule %s, %+v", l.m.rule, s)
+	}
+}

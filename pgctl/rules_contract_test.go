@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -81,6 +82,30 @@ func TestContractSettleFromAsync(t *testing.T) {
 	w.exec(holder, "SELECT pg_advisory_unlock(7)")
 	if _, err := n.Settle(w.ctx, SettleSpec{FromAsync: true, NoBarrier: true}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestContractSettleFromZero: what makes commits wait is set by the checkpointer before it begins a second checkpoint, so the
+// change from k = 0 has two made (PROTOCOL 3.3.e, E4).
+func TestContractSettleFromZero(t *testing.T) {
+	w := newWorld(t)
+	n := w.founder("n", 0x12)
+	logged := func(word string) int {
+		text, err := os.ReadFile(filepath.Join(w.dir, "n", "log"))
+		w.must(err)
+		return strings.Count(string(text), "checkpoint "+word+": ")
+	}
+	for zero, want := range map[bool]int{true: 2, false: 0} {
+		w.until("the log is whole", func() bool { return logged("starting") == logged("complete") })
+		before := logged("starting")
+		if _, err := n.Settle(w.ctx, SettleSpec{FromZero: zero, NoBarrier: true}); err != nil {
+			t.Fatal(err)
+		}
+		w.sql(n, "CHECKPOINT")
+		w.until("checkpoints are logged", func() bool { return logged("starting") > before+want && logged("starting") == logged("complete") })
+		if got := logged("starting") - before - 1; got != want {
+			t.Errorf("from zero %v: %d checkpoints", zero, got)
+		}
 	}
 }
 

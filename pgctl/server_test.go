@@ -21,6 +21,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/pgquorum/pgquorum/pgctl/conf"
 	"github.com/pgquorum/pgquorum/pgctl/pgtest/proctest"
 	"github.com/pgquorum/pgquorum/pgctl/procfs"
 )
@@ -81,7 +82,7 @@ func TestSourceSettingsAreNotUsed(t *testing.T) {
 		t.Errorf("the source's settings stay: %s %v", text, err)
 	}
 	managed, err := os.ReadFile(p.confFile("managed.conf"))
-	if err != nil || !strings.Contains(string(managed), "service=pgquorum") {
+	if err != nil || !strings.Contains(string(managed), "service=pgquorum") || !strings.Contains(string(managed), conf.NobodyName) {
 		t.Errorf("managed settings: %s %v", managed, err)
 	}
 	if !p.Parked() || !exists(p.dataFile("standby.signal")) {

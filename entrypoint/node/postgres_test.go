@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/pgquorum/pgquorum/agent"
@@ -20,6 +21,7 @@ import (
 // fakePG notes what it is asked to do, in this order. What a test does not expect panics.
 type fakePG struct {
 	postgres
+	mu      sync.Mutex
 	did     []string
 	fails   string // what goes wrong
 	running bool
@@ -29,6 +31,8 @@ type fakePG struct {
 var errFake = errors.New("as the test wants it")
 
 func (p *fakePG) do(what string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.did = append(p.did, what)
 	if what == p.fails {
 		return errFake
@@ -45,7 +49,10 @@ func (p *fakePG) OpenGate(context.Context) error      { return p.do("open gate")
 func (p *fakePG) AwaitSettings(context.Context) error { return nil }
 
 func (p *fakePG) CloseGateFor(context.Context, pgctl.Settings) error { return p.do("close gate") }
-func (p *fakePG) Plug(_, _ cluster.Timeline) error                   { return nil }
+func (p *fakePG) Plug(_, _ cluster.Timeline) error                   { return p.do("plug") }
+func (p *fakePG) QuickWAL(bool) error                                { return p.do("quick wal") }
+func (p *fakePG) Order(context.Context, pgctl.Order) error           { return p.do("order") }
+func (p *fakePG) OldestWAL() (cluster.LSN, error)                    { return 1, p.do("oldest wal") }
 func (p *fakePG) Start(context.Context, pgctl.StartSpec) error       { return p.do("start") }
 
 func (p *fakePG) Promote(context.Context, cluster.Timeline, cluster.Position) (promote.Result, error) {
@@ -59,13 +66,36 @@ func (p *fakePG) Position(context.Context) pgctl.Fenced {
 	return pgctl.Fenced{Known: true, Position: cluster.Position{Timeline: 1, LSN: 0x1000}}
 }
 
+func (p *fakePG) EnsureSlots(context.Context, []string, map[string]cluster.LSN) error {
+	return p.do("slots")
+}
+
+func (p *fakePG) EndSender(context.Context, string) (cluster.LSN, error) {
+	return 1, p.do("end sender")
+}
+
+func (p *fakePG) Stop(context.Context, pgctl.StopSpec) (pgctl.Stopped, error) {
+	return pgctl.Stopped{}, p.do("stop")
+}
+
+// MoveForeign finds something when timeline 3 is to be followed.
+func (p *fakePG) MoveForeign(t cluster.Timeline, _ cluster.History) (int, error) {
+	if t == 3 {
+		return 1, p.do("move foreign")
+	}
+	return 0, p.do("move foreign")
+}
+
 func (p *fakePG) Apply(context.Context, pgctl.Settings) error { return p.do("apply") }
 
 func (p *fakePG) Settle(_ context.Context, s pgctl.SettleSpec) (cluster.LSN, error) {
-	if s.FromAsync {
-		return 1, p.do("settle from async")
+	what := "settle"
+	for word, on := range map[string]bool{" from zero": s.FromZero, " from async": s.FromAsync, " without barrier": s.NoBarrier} {
+		if on {
+			what += word // no test wants two
+		}
 	}
-	return 1, p.do("settle")
+	return 1, p.do(what)
 }
 
 func (p *fakePG) Rewind(context.Context, pgctl.Source, pgctl.Expect) error { return p.do("rewind") }
@@ -89,6 +119,7 @@ func worker(t *testing.T, p *fakePG) *shell {
 
 // TestOrderOfSteps: what a task may not do before another step is done, it does not do when that step fails.
 func TestOrderOfSteps(t *testing.T) {
+	one := agent.Settings{Names: []string{"b.e2"}, K: 1}
 	for _, c := range []struct {
 		rule  string
 		task  agent.Task
@@ -100,13 +131,26 @@ func TestOrderOfSteps(t *testing.T) {
 		{"5.7.e: admission", agent.Task{Kind: agent.TaskAdmit}, "", []string{"check settings", "sessions gone", "open gate"}},
 		{"5.7.e: settings not in force", agent.Task{Kind: agent.TaskAdmit}, "check settings", []string{"check settings"}},
 		{"5.7.e: old sessions are there", agent.Task{Kind: agent.TaskAdmit}, "sessions gone", []string{"check settings", "sessions gone"}},
-		{"4.5.c: no watchdog", agent.Task{Kind: agent.TaskPromote, Timeline: 2, Parent: 1}, "watchdog", []string{"close gate"}},
+		{"4.5.c: no watchdog", agent.Task{Kind: agent.TaskPromote, Timeline: 2, Parent: 1}, "watchdog", []string{"close gate", "plug"}},
 		{"4.5.c: no watchdog", agent.Task{Kind: agent.TaskPrimary, Timeline: 2}, "watchdog", nil},
-		{"3.3.f", agent.Task{Kind: agent.TaskSettle, FromAsync: true}, "", []string{"apply", "settle from async"}},
-		{"3.3.a", agent.Task{Kind: agent.TaskSettle}, "apply", []string{"apply"}},
+		{"3.3.a", agent.Task{Kind: agent.TaskSettle, Settings: one}, "", []string{"apply", "settle"}},
+		{"3.3.a", agent.Task{Kind: agent.TaskSettle, Settings: one}, "apply", []string{"apply"}},
+		{"3.3.e", agent.Task{Kind: agent.TaskSettle, Settings: one, FromZero: true}, "", []string{"apply", "settle from zero"}},
+		{"3.3.f", agent.Task{Kind: agent.TaskSettle, Settings: one, FromAsync: true}, "", []string{"apply", "settle from async"}},
+		{"3.1.e: nobody to wait for", agent.Task{Kind: agent.TaskSettle}, "", []string{"apply", "settle without barrier"}},
+		{"5.6.b: plugged before an answer", agent.Task{Kind: agent.TaskVet, Timeline: 4, Parent: 2}, "", []string{"plug", "oldest wal", "end sender"}},
+		{"5.6.b: not plugged", agent.Task{Kind: agent.TaskVet, Timeline: 4, Parent: 2}, "plug", []string{"plug"}},
+		{"5.6.b: plugged at the start", agent.Task{Kind: agent.TaskRecovery, Timeline: 4, Parent: 2}, "", []string{"start", "plug", "slots"}},
+		{"5.5.f: own history only", agent.Task{Kind: agent.TaskOrder}, "", []string{"quick wal", "order"}},
+		{"5.5.f: nothing foreign", agent.Task{Kind: agent.TaskOrder, Timeline: 2}, "", []string{"move foreign", "quick wal", "order"}},
+		{"5.5.f: not moved", agent.Task{Kind: agent.TaskOrder, Timeline: 2}, "move foreign", []string{"move foreign"}},
+		{"5.5.f: it may be adopted", agent.Task{Kind: agent.TaskOrder, Timeline: 3}, "", []string{"move foreign", "stop", "start", "quick wal", "order"}},
 	} {
 		p := &fakePG{fails: c.fails}
 		_, err := worker(t, p).Work(t.Context(), c.task, nil)
+		if c.task.Kind == agent.TaskPromote {
+			slices.Sort(p.did) // two at once
+		}
 		if !slices.Equal(p.did, c.want) || (err == nil) != (c.fails == "") {
 			t.Errorf("%s: %s did %q, want %q; %v", c.rule, c.task.Kind, p.did, c.want, err)
 		}
