@@ -166,9 +166,6 @@ func TestKilledProcessIsEvidence(t *testing.T) {
 		if d.Redial != RedialRefused || !d.ProvesDeath() || d.Peer.Boot != u.Peer.Boot {
 			t.Fatalf("%+v", d)
 		}
-		if took > 100*time.Millisecond {
-			t.Errorf("evidence took %s", took)
-		}
 		worst = max(worst, took)
 		_ = a.Close(false)
 	}
