@@ -15,7 +15,9 @@ import (
 
 var (
 	testRef   = regexp.MustCompile("`([a-z0-9/]+)\\.((?:Test|Fuzz)\\w+)`")
+	factRef   = regexp.MustCompile(`\bfact: ([^;|,()\x60]+)`)
 	mutantRef = regexp.MustCompile(`\b(code|model|sim): ([^;|\x60]+)`)
+	factEntry = regexp.MustCompile(`(?m)^\t\t\{"([^"]+)", "[^"]+", \w+\},$`)
 	invariant = regexp.MustCompile(`(?m)^\| (I\d+) \|`)
 )
 
@@ -56,6 +58,7 @@ func TestContracts(t *testing.T) {
 			t.Errorf("finding S0.%d has no row", n)
 		}
 	}
+	c.facts(table)
 	open := 0
 	listed := protocolMutants(protocol)
 	for _, name := range listed {
@@ -118,6 +121,27 @@ type contracts struct {
 	mutants map[string]bool   // of testdata/mutants
 }
 
+const factsDir = "pgctl/pgtest/facts"
+
+// facts: every one of them has a row, and both worlds play them.
+func (c *contracts) facts(table [][]string) {
+	c.t.Helper()
+	all := factEntry.FindAllSubmatch(c.source(factsDir), -1)
+	if len(all) < 20 {
+		c.t.Errorf("only %d facts found", len(all))
+	}
+	for _, m := range all {
+		if !slices.ContainsFunc(table, func(row []string) bool { return strings.Contains(strings.Join(row[1:], " "), "fact: "+string(m[1])) }) {
+			c.t.Errorf("the fact %q has no row", m[1])
+		}
+	}
+	for dir, test := range map[string]string{"sim": "TestFacts", factsDir: "TestContractFacts"} {
+		if !bytes.Contains(c.source(dir), []byte("\nfunc "+test+"(")) {
+			c.t.Errorf("%s does not play the facts", dir)
+		}
+	}
+}
+
 func (c *contracts) check(row []string) {
 	c.t.Helper()
 	text := strings.Join(row, " | ")
@@ -126,6 +150,12 @@ func (c *contracts) check(row []string) {
 		found++
 		if !strings.Contains(string(c.source(m[1])), "\nfunc "+m[2]+"(") {
 			c.t.Errorf("%s: there is no %s in %s", row[0], m[2], m[1])
+		}
+	}
+	for _, m := range factRef.FindAllStringSubmatch(text, -1) {
+		found++
+		if name := strings.TrimSpace(m[1]); !bytes.Contains(c.source(factsDir), fmt.Appendf(nil, "{%q, ", name)) {
+			c.t.Errorf("%s: there is no fact %q", row[0], name)
 		}
 	}
 	for _, m := range mutantRef.FindAllStringSubmatch(text, -1) {

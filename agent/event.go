@@ -108,7 +108,7 @@ type Facts struct {
 	Running   bool
 	ReadWrite bool
 	Streaming bool // its WAL receiver streams
-	WantsWAL  bool // replay has used up all local WAL
+	WantsWAL  bool // replay has used up all local WAL, and asks for more
 	Position  cluster.Position
 	Replay    cluster.LSN
 	Backlog   uint64

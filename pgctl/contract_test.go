@@ -46,6 +46,7 @@ func TestLifeOfTwoNodes(t *testing.T) {
 	w.must(b.ConfirmStreaming())
 	checkTLS(w, a)
 	checkSlots(w, a, b)
+	checkPause(w, a, b)
 
 	// From nobody to one of one.
 	w.must(a.Apply(w.ctx, Settings{SyncNames: []string{"b.e1"}, SyncK: 1}))
@@ -104,6 +105,28 @@ func checkSlots(w *world, a, b *node) {
 		w.t.Errorf("the slot of a member that is away moved from %s to %s", away, now)
 	}
 	w.sql(a, "DROP TABLE filler")
+}
+
+// checkPause: a replay that was paused with nothing left to replay asks for no WAL, and is seen to; resumed, it does (5.5.g).
+func checkPause(w *world, a, b *node) {
+	wants := func(s Status) bool { return s.WantsWAL() }
+	sees := func(what string, ok func(Status) bool) {
+		w.t.Helper()
+		w.until(what, func() bool {
+			s, err := b.Observe(w.ctx)
+			return err == nil && ok(s)
+		})
+	}
+	sees("b has replayed everything", wants)
+	_, err := b.run(w.ctx, "test", "SELECT pg_wal_replay_pause()")
+	w.must(err)
+	sees("the pause is seen", func(s Status) bool { return s.Paused && !s.WantsWAL() && s.Replay >= s.Receive })
+	_, err = b.Fence(w.ctx)
+	w.must(err)
+	w.must(b.Order(w.ctx, Order{Host: "127.0.0.1", Addr: "127.0.0.1", Port: a.port, AppName: "b.e1"}))
+	_, err = b.ResumeReplay(w.ctx)
+	w.must(err)
+	sees("it streams again", func(s Status) bool { return !s.Paused && s.Receiver.State == "streaming" })
 }
 
 // checkCloneOfStandby: a copy of a standby follows the primary (8.5).

@@ -24,11 +24,16 @@ type Status struct {
 	Replay   cluster.LSN
 	Receive  cluster.LSN // pg_last_wal_receive_lsn: it has no timeline, see Receiver
 	Receiver Receiver
+	Paused   bool // replay sits in a pause
 
 	Backlog     uint64 // bytes received and not replayed
 	Senders     []Sender
 	SyncWaiting int // sessions whose commit waits for standbys
 }
+
+// WantsWAL says whether replay has used up all local WAL and asks for a WAL receiver. A paused one asks for none, though it
+// may have nothing left to replay (PROTOCOL 5.5.g).
+func (s Status) WantsWAL() bool { return s.InRecovery && !s.Paused && s.Replay >= s.Receive }
 
 // Receiver is one row of pg_stat_wal_receiver: the proof of PROTOCOL 5.7.c. Zero when there is none.
 type Receiver struct {
@@ -54,7 +59,8 @@ const observeSQL = `SELECT r, CASE WHEN r THEN
 			FROM pg_control_checkpoint() c, pg_control_recovery() v)
 		ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int END,
 	CASE WHEN NOT r THEN pg_current_wal_flush_lsn() END, pg_last_wal_replay_lsn(), pg_last_wal_receive_lsn(),
-	CASE WHEN NOT r THEN (SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE wait_event = 'SyncRep') END
+	CASE WHEN NOT r THEN (SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE wait_event = 'SyncRep') END,
+	r AND EXISTS (SELECT FROM pg_stat_get_activity(NULL) WHERE wait_event = 'RecoveryPause')
 	FROM (SELECT CASE WHEN pg_is_in_recovery() THEN true ELSE false END AS r) x;
 SELECT pid, status, received_tli, flushed_lsn, sender_host || ':' || sender_port, slot_name FROM pg_stat_wal_receiver;
 SELECT r.pid, r.application_name, r.state, r.sync_state, s.slot_name, r.client_addr, r.sent_lsn, r.flush_lsn,
@@ -77,7 +83,7 @@ func readStatus(out [][]row) Status {
 	f := out[0][0]
 	s := Status{
 		InRecovery: f[0] == "t", Timeline: timeline(f[1]), Flush: lsn(f[2]), Replay: lsn(f[3]), Receive: lsn(f[4]),
-		SyncWaiting: int(number(f[5])),
+		SyncWaiting: int(number(f[5])), Paused: f[6] == "t",
 	}
 	if s.InRecovery && s.Receive > s.Replay {
 		s.Backlog = uint64(s.Receive - s.Replay)

@@ -114,8 +114,9 @@ type simStore struct {
 // save is the newest write of the log, until it is on disk.
 type save struct {
 	ents  []*raftpb.Entry
-	over  []*raftpb.Entry // what the write replaced
-	state *raftpb.HardState
+	over  []*raftpb.Entry   // what the write replaced
+	state *raftpb.HardState // what was synced before
+	wrote *raftpb.HardState // what was written before: it is in front of the entries
 	snap  bool
 }
 
@@ -129,7 +130,11 @@ func (s *simStore) Save(hs *raftpb.HardState, ents []*raftpb.Entry, snap *raftpb
 	if s.disk.broken() && (mustSync || len(ents) > 0) {
 		return errDisk
 	}
-	s.last = save{ents: ents, state: s.durable, snap: !etcdraft.IsEmptySnap(snap)}
+	wrote, _, err := s.InitialState()
+	if err != nil {
+		return err
+	}
+	s.last = save{ents: ents, state: s.durable, wrote: wrote, snap: !etcdraft.IsEmptySnap(snap)}
 	if len(ents) > 0 {
 		if high, err := s.LastIndex(); err == nil && ents[0].GetIndex() <= high {
 			s.last.over, _ = s.Entries(ents[0].GetIndex(), high+1, 1<<30)
@@ -142,6 +147,17 @@ func (s *simStore) Save(hs *raftpb.HardState, ents []*raftpb.Entry, snap *raftpb
 		s.durable, _, _ = s.InitialState()
 	}
 	return nil
+}
+
+// CreateSnapshot implements raft.LogStore: it syncs, and with it what was written before.
+func (s *simStore) CreateSnapshot(index uint64, conf *raftpb.ConfState, data []byte, keep uint64) error {
+	if err := s.MemStore.CreateSnapshot(index, conf, data, keep); err != nil {
+		return err
+	}
+	s.last = save{}
+	var err error
+	s.durable, _, err = s.InitialState()
+	return err
 }
 
 // crash is what a new life finds. A write that was under way is torn: a part of its entries is there, or none, and the
@@ -174,8 +190,9 @@ func (s *simStore) tear(snap *raftpb.Snapshot, keep int) (*raftpb.HardState, err
 		}
 	}
 	ents = slices.Clone(ents)
+	hs := s.last.state
 	if keep > 0 {
-		ents = append(ents, s.last.ents[:keep]...)
+		ents, hs = append(ents, s.last.ents[:keep]...), s.last.wrote
 	} else {
 		ents = append(ents, s.last.over...)
 	}
@@ -184,7 +201,7 @@ func (s *simStore) tear(snap *raftpb.Snapshot, keep int) (*raftpb.HardState, err
 		return nil, err
 	}
 	s.MemStore = m
-	return s.last.state, m.Append(ents)
+	return hs, m.Append(ents)
 }
 
 // copyOf is the log as a crash would leave it now.

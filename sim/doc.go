@@ -15,6 +15,9 @@
 //
 // scenario_test.go plays e2e/scenarios here: written faults instead of drawn ones.
 //
-// What is not here: libpq, files of a data directory, the sessions behind the gate. The contract tests of
-// pgctl tell how the real Postgres behaves; where the model had to choose, it chose what is worse for us.
+// facts_test.go holds the simulated Postgres against what pgctl/pgtest/facts says of the real one, store_test.go the
+// simulated disk's log against raft/storetest.
+//
+// What is not here: libpq, files of a data directory, the sessions behind the gate. Where the model knowingly
+// differs from the real Postgres, docs/testing.md says so.
 package sim

@@ -340,7 +340,11 @@ func (m *nemesis) tightDisk(n *node) {
 // blockReplay is a pause of it, or a reader.
 func (m *nemesis) blockReplay(n *node) {
 	if l := n.life; l != nil && l.pg != nil && !l.pg.rw {
-		l.pg.blocked = true
+		if m.chance(0.5) {
+			l.pg.paused = true
+		} else {
+			l.pg.reader = true
+		}
 	}
 }
 
@@ -362,7 +366,13 @@ func (d *pgDisk) oldest() cluster.LSN {
 // promote is somebody's pg_promote(). It takes a copy away, as a wipe does: only if those that stay cover.
 func (m *nemesis) promote(n *node) {
 	if l := n.life; l != nil && l.pg != nil && !l.held[byPostgres] && m.w.coveredWithout(n) {
-		l.now(byPostgres, l.pg.promoteUnasked)
+		p := l.pg
+		l.now(byPostgres, func() { // now, while the others cover, and not when a reader ends
+			if !p.dead {
+				p.unblock()
+			}
+			p.promoteUnasked()
+		})
 	}
 }
 

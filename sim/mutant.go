@@ -132,7 +132,7 @@ var mutants = []mutantSpec{
 	{name: MutantBarrier, most: 200, with: []string{"kill", "cut replication"}, opt: growing},
 	{name: MutantReplaces, most: 200, with: []string{"kill", "cut replication"}, opt: growing},
 	{name: MutantEmpty, most: 100, with: []string{"kill", "cut replication"}},
-	{name: MutantArmed, most: 200, with: []string{"kill", "cut replication"}, opt: growing},
+	{name: MutantArmed, most: 400, with: []string{"kill", "cut replication"}, opt: growing},
 	{name: MutantName, most: 400, draft: true, with: []string{"cut links only", "switchover"}, opt: five},
 	{name: MutantSameInc, most: 100, draft: true, with: []string{"wipe"}},
 	{name: MutantOldBoot, most: 200, draft: true, with: []string{"roll back"}},

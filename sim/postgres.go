@@ -101,7 +101,11 @@ type postgres struct {
 	recv     *stream
 	child    *stream // a child of the postmaster that will be the WAL receiver: it has no title yet (PROTOCOL 5.2.b)
 	replayed int     // records
-	blocked  bool    // replay is paused, or a reader is in its way (S0.2, S0.11)
+	paused   bool    // replay is (S0.2): it asks for nothing, not even when there is nothing left to replay
+	reader   bool    // one is in the way of what comes next (S0.11)
+	asked    bool    // pg_promote() was called, and waits for the reader
+	busy     bool    // its checkpointer is in a long checkpoint
+	rounds   int     // checkpoints since the list was read
 	waiting  []*commit
 	flushing bool
 	epoch    cluster.Epoch // as which it was promoted or started; for the checkers
@@ -114,13 +118,14 @@ type commit struct {
 	id   uint64
 	lsn  cluster.LSN
 	n    int  // records up to and with it
-	free bool // the flag was not set when it came: it does not wait for others
+	free bool // the flag was not set when it came, or its session was in async mode: it does not wait for others
 	done func(acked bool)
 }
 
 func (l *life) pgStart(rw bool) *postgres {
 	p := &postgres{w: l.w, l: l, d: l.vol.pg, rw: rw, progress: l.w.now, armed: !rw} // a standby lists a name that is nobody's
 	p.replayed = len(p.d.recs)
+	p.d.viewTL = 0 // it is in shared memory
 	l.pg = p
 	l.pgGen++
 	if !rw {
@@ -158,7 +163,16 @@ func (p *postgres) write(tl cluster.Timeline, id uint64) rec {
 	if n := len(p.d.recs); n > 0 {
 		end = p.d.recs[n-1].end
 	}
-	r := rec{tl: tl, end: end + cluster.LSN(100+p.w.rng.IntN(4000)), uid: p.w.nextUID(), id: id}
+	return p.add(rec{tl: tl, end: end + cluster.LSN(100+p.w.rng.IntN(4000)), uid: p.w.nextUID(), id: id})
+}
+
+// switchWAL is pg_switch_wal(): its record counts to the end of the segment (E55).
+func (p *postgres) switchWAL() rec {
+	r := rec{tl: p.timeline(), end: p.d.posAt(len(p.d.recs)).LSN&^(walSegment-1) + walSegment, uid: p.w.nextUID()}
+	return p.add(r)
+}
+
+func (p *postgres) add(r rec) rec {
 	p.d.recs = append(p.d.recs, r)
 	p.flush()
 	return r
@@ -166,15 +180,18 @@ func (p *postgres) write(tl cluster.Timeline, id uint64) rec {
 
 // replay follows what is flushed unless something is in its way.
 func (p *postgres) replay() {
-	if !p.blocked || p.rw {
+	if !p.paused && !p.reader || p.rw {
 		p.replayed = p.d.flushed
 	}
 }
 
 // unblock resumes replay and ends what it waits for (PROTOCOL 5.5.g).
 func (p *postgres) unblock() {
-	p.blocked = false
+	p.paused, p.reader = false, false
 	p.replay()
+	if p.asked {
+		p.promoteUnasked()
+	}
 }
 
 // pgExits is an end that nobody asked for.
@@ -235,14 +252,14 @@ func (p *postgres) commit(id uint64, done func(acked bool)) bool {
 		return false
 	}
 	r := p.write(p.timeline(), id)
-	p.waiting = append(p.waiting, &commit{id: id, lsn: r.end, n: len(p.d.recs), free: !p.armed, done: done})
+	p.waiting = append(p.waiting, &commit{id: id, lsn: r.end, n: len(p.d.recs), free: !p.armed || p.async, done: done})
 	return true
 }
 
 // release answers the commits that enough listed senders have acknowledged.
 func (p *postgres) release() {
 	p.waiting = slices.DeleteFunc(p.waiting, func(c *commit) bool {
-		if p.d.flushed < c.n || !p.async && !c.free && p.acks(c.lsn) < p.k {
+		if p.d.flushed < c.n || !c.free && p.acks(c.lsn) < p.k {
 			return false
 		}
 		p.progress = p.w.now
@@ -266,6 +283,43 @@ func (p *postgres) acks(lsn cluster.LSN) int {
 		}
 	}
 	return n
+}
+
+// checkpoint is one that somebody asked for. The second after a change of the list has seen it for certain (S0.5).
+func (p *postgres) checkpoint() {
+	p.d.controlTL = p.write(p.timeline(), 0).tl
+	p.rounds++
+	p.armed = p.k > 0 && (p.armed || p.rounds > 1)
+}
+
+// maybeCheckpoint: Postgres begins one by itself after a promotion.
+func (p *postgres) maybeCheckpoint() {
+	p.l.after(byPostgres, p.w.us(20000, 3000000), func() {
+		switch {
+		case p.dead || !p.rw:
+		case p.busy:
+			p.maybeCheckpoint()
+		default:
+			p.d.controlTL = p.timeline()
+		}
+	})
+}
+
+// lastRecord begins a fast shutdown.
+func (p *postgres) lastRecord() cluster.LSN {
+	p.endSessions()
+	p.stop = true
+	if !p.rw {
+		return 0
+	}
+	r := p.write(p.timeline(), 0)
+	p.d.controlTL = r.tl
+	return r.end
+}
+
+// drained: a fast shutdown ends when every standby that streams has flushed the last record.
+func (p *postgres) drained(last cluster.LSN) bool {
+	return !slices.ContainsFunc(p.senders, func(s *stream) bool { return s.acked < last })
 }
 
 // endSessions is what closing the gate does to clients.
@@ -307,16 +361,22 @@ func (p *postgres) promote(tl cluster.Timeline, elected cluster.Position, e clus
 	return agent.Result{Switch: elected.LSN, NextXID: 1000, Flush: r.end}, nil
 }
 
-// promoteUnasked is a pg_promote() that somebody called: Postgres takes the next free timeline by itself.
+// promoteUnasked is a pg_promote() that somebody called: Postgres takes the next free timeline by itself. A paused replay
+// goes on for it; one that waits for a reader does not (S0.11).
 func (p *postgres) promoteUnasked() {
 	if p.rw || p.dead {
+		return
+	}
+	p.paused = false
+	if p.asked = p.reader; p.asked {
 		return
 	}
 	end := p.d.posAt(len(p.d.recs))
 	tl := max(end.Timeline+1, p.d.plugged)
 	p.l.note("promoted by somebody, unasked, onto timeline %d", tl)
-	p.unblock()
+	p.replay()
 	_, _ = p.promote(tl, end, p.epoch)
+	p.maybeCheckpoint()
 }
 
 // facts is what the observer sees.
@@ -325,7 +385,7 @@ func (p *postgres) facts() agent.Facts {
 	f.Backlog = uint64(f.Position.LSN - f.Replay)
 	if !p.rw {
 		f.Streaming = p.recv != nil
-		f.WantsWAL = p.replayed == len(p.d.recs)
+		f.WantsWAL = p.asksForWAL()
 		return f
 	}
 	for _, s := range p.senders {

@@ -231,7 +231,7 @@ func (s *scenarioWorld) recovering(name string) (*postgres, error) {
 func (s *scenarioWorld) BlockReplay(_ context.Context, name string) error {
 	p, err := s.recovering(name)
 	if err == nil {
-		p.blocked = true
+		p.paused = true
 	}
 	return err
 }

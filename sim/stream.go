@@ -19,6 +19,8 @@ type stream struct {
 	slot     string
 	acked    cluster.LSN // as the sender knows it
 	flushLSN cluster.LSN // as the receiver reports it
+	shown    cluster.LSN // as pg_stat_wal_receiver says: with a new timeline it restarts at the segment's start (S0.8)
+	fed      bool        // WAL has come
 	diverged bool        // attached although it must not be: it acknowledges what it does not hold
 	flight   bool
 	closed   bool
@@ -33,7 +35,7 @@ func (p *postgres) receiverLoop() {
 		return
 	}
 	p.l.after(byPostgres, p.w.us(5000, 15000), p.receiverLoop)
-	if p.recv == nil && p.child == nil && p.l.up.host != "" && p.replayed == len(p.d.recs) {
+	if p.recv == nil && p.child == nil && p.l.up.host != "" && p.asksForWAL() {
 		c := &stream{w: p.w, down: p, app: p.l.up.app, host: p.l.up.host} // what the file says when it is born
 		p.child = c
 		p.l.after(byPostgres, p.w.us(100, 4000), func() {
@@ -44,6 +46,9 @@ func (p *postgres) receiverLoop() {
 		})
 	}
 }
+
+// asksForWAL: a replay that is paused asks for none, not even when there is nothing left to replay (E55).
+func (p *postgres) asksForWAL() bool { return !p.paused && p.replayed == len(p.d.recs) }
 
 // upstream is the Postgres at the other end of a name, if packets get there.
 func (l *life) upstream(host string) *postgres {
@@ -64,12 +69,11 @@ func (p *postgres) connect(s *stream) {
 	s.up = u
 	mine, theirs := p.d.recs, u.d.recs[:u.d.flushed]
 	if n := len(mine); n > len(theirs) || n > 0 && mine[n-1].uid != theirs[n-1].uid {
-		end := u.d.end()
-		if mine[n-1].end > end.LSN || u.d.system != p.d.system {
-			return // refused: requested starting point is ahead of this server
+		if u.d.system != p.d.system || !u.d.serves(p.d.end()) {
+			return
 		}
 		s.diverged = true
-		p.l.note("DIVERGED receiver attaches to %s as %s at %s, upstream at %s", s.host, s.app, p.d.end(), end)
+		p.l.note("DIVERGED receiver attaches to %s as %s at %s, upstream at %s", s.host, s.app, p.d.end(), u.d.end())
 	}
 	if len(mine) < u.d.removed {
 		return // refused: the requested WAL segment has already been removed
@@ -79,7 +83,10 @@ func (p *postgres) connect(s *stream) {
 	p.l.note("streams from %s as %s at %s", s.host, s.app, p.d.end())
 	p.w.check.attached(s)
 	s.flushLSN = p.d.end().LSN
-	p.d.viewTL = max(p.d.viewTL, u.timeline())
+	s.shown = s.flushLSN
+	if u.timeline() > p.d.viewTL {
+		s.shown, p.d.viewTL = s.flushLSN&^(walSegment-1), u.timeline()
+	}
 	p.l.after(byPostgres, p.w.us(500, 4000), func() {
 		if !s.closed {
 			s.reply()
@@ -87,6 +94,22 @@ func (p *postgres) connect(s *stream) {
 		}
 	})
 	s.watch()
+}
+
+// serves says whether a WAL sender takes a receiver with that position, whose WAL it does not have: from the start of the
+// receiver's segment, if that is on the sender's own history. So one that has diverged in the same segment is taken, be it
+// ahead of the sender or behind (S0.1).
+func (d *pgDisk) serves(p cluster.Position) bool {
+	from := p.LSN &^ (walSegment - 1)
+	if p.Timeline == d.end().Timeline {
+		return from <= d.end().LSN // else: requested starting point is ahead of the WAL flush position of this server
+	}
+	for _, h := range d.history() {
+		if h.Timeline == p.Timeline {
+			return from < h.Switch // at the switch point nothing is streamed, beyond it: not in this server's history
+		}
+	}
+	return false // not in this server's history, or: highest timeline of the primary is behind recovery timeline
 }
 
 // watch ends a stream whose network has been cut for wal_receiver_timeout.
@@ -157,6 +180,7 @@ func (s *stream) arrived(batch []rec) {
 	if s.w.net.cutPG[s.up.l.n.idx][s.down.l.n.idx] {
 		return // sent again by watch
 	}
+	s.fed = true
 	if s.diverged {
 		s.flushLSN = max(s.flushLSN, batch[len(batch)-1].end)
 		s.reply()
@@ -178,6 +202,9 @@ func (s *stream) reply() {
 	}
 	if !s.diverged {
 		s.flushLSN = s.down.d.end().LSN
+	}
+	if s.fed {
+		s.shown = s.flushLSN
 	}
 	s.down.l.flushSeen(s)
 	if s.w.net.cutPG[s.down.l.n.idx][s.up.l.n.idx] {
@@ -206,7 +233,7 @@ func (s *stream) reply() {
 // flushSeen imitates the watcher of PROTOCOL 5.7.c.
 func (l *life) flushSeen(s *stream) {
 	for _, j := range l.watching() {
-		pos := cluster.Position{Timeline: s.up.timeline(), LSN: s.flushLSN}
+		pos := cluster.Position{Timeline: s.up.timeline(), LSN: s.flushLSN} // not shown: something is always written soon
 		if l.w.opt.Mutant == MutantFlushed {
 			pos = cluster.Position{Timeline: j.t.Timeline, LSN: 1 << 60}
 			l.after(byAgent, l.w.us(200, 2500), func() { l.post(agent.FlushSeen{Position: pos}) })

@@ -244,12 +244,7 @@ func (j *job) stop() {
 			j.finish(l.look(), nil)
 			return
 		}
-		p.endSessions()
-		p.stop = true
-		if p.rw {
-			p.write(p.timeline(), 0)
-			p.d.controlTL = p.timeline()
-		}
+		p.lastRecord() // the product ends the WAL senders that hold the stop up
 		j.later(5000, 50000, func() {
 			l.pgGone("stopped")
 			j.finish(l.look(), nil)
@@ -307,14 +302,16 @@ func (j *job) plug() {
 }
 
 func (p *postgres) tell(s agent.Settings) {
-	p.names, p.k, p.async = s.Names, s.K, s.Async
+	p.names, p.k, p.async, p.rounds = s.Names, s.K, s.Async, 0
 	if p.w.opt.Mutant == MutantEmpty && !p.gate && p.k > 0 { // it is written when the first client has come
 		k := p.k
 		p.k = 0
 		p.l.after(byPostgres, 300*time.Millisecond, func() { p.k = k })
 	}
 	p.armed = p.armed && p.k > 0
-	p.release()
+	if p.k == 0 { // else a wait ends with the next reply of a standby
+		p.release()
+	}
 }
 
 func (j *job) promote() {
@@ -367,15 +364,6 @@ func (j *job) letGo() {
 	}
 }
 
-// maybeCheckpoint: Postgres begins one by itself after a promotion.
-func (p *postgres) maybeCheckpoint() {
-	p.l.after(byPostgres, p.w.us(20000, 3000000), func() {
-		if !p.dead && p.rw {
-			p.d.controlTL = p.timeline()
-		}
-	})
-}
-
 func (j *job) admit() {
 	p := j.l.pg
 	if p == nil || !p.rw || p.stop {
@@ -407,8 +395,9 @@ func (j *job) settle() {
 		j.barrier(p)
 		return
 	}
-	j.later(5000, 300000, func() { // CHECKPOINT, twice
-		p.armed = p.k > 0
+	j.later(5000, 300000, func() {
+		p.checkpoint()
+		p.checkpoint()
 		j.barrier(p)
 	})
 }
@@ -419,7 +408,7 @@ func (j *job) barrier(p *postgres) {
 		return
 	}
 	r := p.write(p.timeline(), 0)
-	p.waiting = append(p.waiting, &commit{lsn: r.end, n: len(p.d.recs), free: !p.armed, done: func(ok bool) {
+	p.waiting = append(p.waiting, &commit{lsn: r.end, n: len(p.d.recs), free: !p.armed || p.async, done: func(ok bool) {
 		if !ok {
 			j.finish(agent.Result{}, errNotRunning)
 			return
@@ -477,7 +466,7 @@ func (j *job) checkpoint() {
 		j.finish(agent.Result{}, errNotRunning)
 		return
 	}
-	p.d.controlTL = p.timeline()
+	p.checkpoint()
 	j.finish(agent.Result{}, nil)
 }
 

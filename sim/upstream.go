@@ -24,13 +24,13 @@ func (j *job) rejoin() {
 			j.finish(agent.Result{}, errors.New("source is not reachable, or postgres runs"))
 			return
 		}
-		if rewind && l.w.opt.Mutant == MutantRewind && p.d.controlTL == d.controlTL { // "no rewind required"
-			d.trusted = true
-			j.finish(l.look(), nil)
+		if rewind && l.w.opt.Mutant != MutantRewind && p.d.controlTL != j.t.Timeline {
+			j.finish(agent.Result{}, errors.New("the source's checkpoint is not done"))
 			return
 		}
-		if rewind && p.d.controlTL != j.t.Timeline {
-			j.finish(agent.Result{}, errors.New("the source's checkpoint is not done"))
+		if rewind && d.nothingToRewind(p.d) {
+			d.trusted = l.w.opt.Mutant == MutantRewind
+			j.finish(l.look(), nil)
 			return
 		}
 		d.working = rewind
@@ -47,14 +47,44 @@ func (j *job) rejoin() {
 				j.finish(agent.Result{}, errors.New("source is gone"))
 				return
 			}
-			high := max(d.highest, p.d.highest)
-			*d = pgDisk{
-				kind: cluster.DiskPresent, system: p.d.system, recs: slices.Clone(p.d.recs[:p.d.flushed]),
-				flushed: p.d.flushed, controlTL: p.d.controlTL, highest: high,
+			if rewind || !p.rw {
+				d.becomes(p.d)
+				j.finish(l.look(), nil)
+				return
 			}
-			j.finish(l.look(), nil)
+			j.backedUp(p, p.switchWAL())
 		})
 	})
+}
+
+// backedUp: a base backup of a primary ends with a switch of the segment, and with the WAL up to there.
+func (j *job) backedUp(source *postgres, end rec) {
+	j.later(100, 1000, func() {
+		switch d := j.l.vol.pg; {
+		case source.dead:
+			j.finish(agent.Result{}, errors.New("source is gone"))
+		case source.d.end().LSN < end.end:
+			j.backedUp(source, end)
+		default:
+			d.becomes(source.d)
+			j.finish(j.l.look(), nil)
+		}
+	})
+}
+
+// nothingToRewind: pg_rewind of 15 compares the timelines of the control files, after it has recovered the target, and
+// finds no difference before the source's first checkpoint on its own (S0.4). Those of 17 and 18 know better.
+func (d *pgDisk) nothingToRewind(source *pgDisk) bool {
+	d.controlTL = max(d.controlTL, d.posAt(len(d.recs)).Timeline)
+	return d.controlTL == source.controlTL
+}
+
+// becomes makes a directory a copy of another, by a base backup or a rewind.
+func (d *pgDisk) becomes(source *pgDisk) {
+	*d = pgDisk{
+		kind: cluster.DiskPresent, system: source.system, recs: slices.Clone(source.recs[:source.flushed]),
+		flushed: source.flushed, controlTL: source.controlTL, highest: max(d.highest, source.highest),
+	}
 }
 
 func (j *job) kill() {
@@ -121,7 +151,7 @@ func (l *life) endReceiver(p *postgres, j *job) {
 		p.child = nil
 	}
 	s := p.recv
-	if l.w.opt.Mutant == MutantConninfo && p.blocked { // the startup process would end it, and does not look
+	if l.w.opt.Mutant == MutantConninfo && !p.rereads() {
 		s = nil
 	}
 	if s == nil {
@@ -137,6 +167,9 @@ func (l *life) endReceiver(p *postgres, j *job) {
 		l.after(byAgent, l.w.us(10, 300), j.fenced)
 	})
 }
+
+// rereads: the startup process looks at primary_conninfo, and ends the receiver, when it wants more WAL (S0.2).
+func (p *postgres) rereads() bool { return !p.paused && !p.reader }
 
 // fenced ends the task with the position.
 func (j *job) fenced() {
@@ -188,21 +221,17 @@ func (j *job) handover() {
 			j.finish(agent.Result{}, errNotRunning)
 			return
 		}
-		p.endSessions()
 		for _, s := range slices.Clone(p.senders) {
 			if s.slot != j.t.Slot {
 				s.ended = true
 				s.close()
 			}
 		}
-		p.stop = true
-		r := p.write(p.timeline(), 0)
-		p.d.controlTL = r.tl
+		last := p.lastRecord()
 		until := l.w.now + 2*time.Second
 		var wait func()
 		wait = func() {
-			sent := slices.ContainsFunc(p.senders, func(s *stream) bool { return s.acked >= r.end })
-			if !sent && len(p.senders) > 0 && l.w.now < until && !p.dead {
+			if !p.drained(last) && l.w.now < until && !p.dead {
 				j.later(500, 2000, wait)
 				return
 			}

@@ -478,7 +478,7 @@ func (n *node) observeOnce(ctx context.Context, k *stuck) {
 	f := agent.Facts{Running: true, ReadWrite: !st.InRecovery, Replay: st.Replay, Backlog: st.Backlog}
 	if st.InRecovery {
 		f.Streaming = st.Receiver.State == "streaming"
-		f.WantsWAL = st.Replay >= st.Receive
+		f.WantsWAL = st.WantsWAL()
 		f.Position = cluster.Position{Timeline: max(st.Timeline, st.Receiver.Timeline), LSN: max(st.Replay, st.Receive)}
 	} else {
 		f.Position = cluster.Position{Timeline: st.Timeline, LSN: st.Flush}
