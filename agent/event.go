@@ -124,8 +124,9 @@ type Action interface{ action() }
 type (
 	// Send gives an envelope to a peer; the shell fills in who we are.
 	Send struct {
-		To  cluster.Incarnation
-		Env cluster.Envelope
+		To    cluster.Incarnation
+		Env   cluster.Envelope
+		Later bool // it may wait a tick, to leave together with something else
 	}
 	// Propose a command to raft.
 	Propose struct{ Command cluster.Command }

@@ -14,7 +14,7 @@ import (
 // Shell carries out the actions of a machine in the real world. Its methods must not block, except Work and
 // SavePromise, which the loop calls on goroutines of their own.
 type Shell interface {
-	Send(to cluster.Incarnation, env cluster.Envelope)
+	Send(to cluster.Incarnation, env cluster.Envelope, later bool)
 	Propose(c cluster.Command)
 	ProposeConf(c cluster.MemberChange)
 	Transfer(to cluster.Incarnation)
@@ -23,6 +23,8 @@ type Shell interface {
 	Work(ctx context.Context, t Task, progress func(note string)) (Result, error)
 	Deadline(at time.Duration)
 	Answer(r cluster.Response)
+	// Calm is told when the machine comes to rest, and when it is not at rest any more.
+	Calm(yes bool)
 	// Fatal is called when PID 1 must end at once (PROTOCOL 4.9).
 	Fatal(err error)
 }
@@ -32,6 +34,7 @@ type LoopOptions struct {
 	Machine Options
 	Shell   Shell
 	Clock   func() time.Duration // CLOCK_BOOTTIME
+	Beat    <-chan struct{}      // a value each calmTick; nil: the loop has a timer of its own
 	Log     *slog.Logger
 }
 
@@ -90,6 +93,7 @@ func (l *Loop) Run(ctx context.Context) int {
 	defer stop()
 	timer := time.NewTimer(busyTick)
 	defer timer.Stop()
+	calm := false
 	for {
 		var e Event
 		select {
@@ -99,6 +103,8 @@ func (l *Loop) Run(ctx context.Context) int {
 			continue
 		case <-timer.C:
 			e = Tick{}
+		case <-l.opt.Beat:
+			e = Tick{}
 		}
 		for _, a := range l.m.Step(l.opt.Clock(), e) {
 			if x, ok := a.(Exit); ok {
@@ -106,11 +112,18 @@ func (l *Loop) Run(ctx context.Context) int {
 			}
 			l.do(ctx, a)
 		}
-		every := calmTick
-		if !l.m.Calm() {
-			every = busyTick
+		if was := calm; was != l.m.Calm() {
+			calm = !was
+			l.opt.Shell.Calm(calm)
 		}
-		timer.Reset(every)
+		switch {
+		case !calm:
+			timer.Reset(busyTick)
+		case l.opt.Beat != nil:
+			timer.Stop()
+		default:
+			timer.Reset(calmTick)
+		}
 	}
 }
 
@@ -118,7 +131,7 @@ func (l *Loop) do(ctx context.Context, a Action) {
 	sh := l.opt.Shell
 	switch a := a.(type) {
 	case Send:
-		sh.Send(a.To, a.Env)
+		sh.Send(a.To, a.Env, a.Later)
 	case Propose:
 		sh.Propose(a.Command)
 	case ProposeConf:

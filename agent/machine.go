@@ -34,6 +34,8 @@ type Options struct {
 // Bounds of the machine.
 const (
 	statusEvery   = 100 * time.Millisecond
+	statusEarly   = 5 * time.Millisecond   // or every second tick would come a little too early, and the third be late
+	statusToAll   = 400 * time.Millisecond // at rest, to others than the leader
 	proposeEvery  = 300 * time.Millisecond // a proposal that has no effect is repeated
 	askEvery      = 6 * time.Millisecond
 	askLimit      = 400 * time.Millisecond // an answer that takes longer is lost
@@ -88,13 +90,15 @@ type Machine struct {
 	idSeq uint64
 	note  string // progress of the task
 
-	statusAt time.Duration
-	houseAt  time.Duration
-	proposed map[string]time.Duration
-	decision cluster.NodeOutcome
-	rule     cluster.RuleID
-	leadRule cluster.RuleID
-	leadWhy  string
+	statusAt  time.Duration
+	toldAllAt time.Duration // the last status that everybody was sent
+	restful   bool          // the last status was of a node at rest
+	houseAt   time.Duration
+	proposed  map[string]time.Duration
+	decision  cluster.NodeOutcome
+	rule      cluster.RuleID
+	leadRule  cluster.RuleID
+	leadWhy   string
 }
 
 // nodeState is what the machine knows of its own Postgres and its place in the epoch.

@@ -217,16 +217,25 @@ func (m *Machine) statusOf(p *peer, s cluster.Status) {
 	}
 }
 
-// status tells every peer what this node is: each 100 ms, and at once when its role changed.
+// status tells every peer what this node is: each 100 ms, and at once when its role changed. At rest, with young grants,
+// that may wait for company, and only the leader hears all of it; the others judge nothing by less than StatusFresh.
 func (m *Machine) status(force bool) {
-	if !force && m.statusAt != 0 && m.now < m.statusAt+statusEvery {
+	news := force || m.statusAt == 0
+	if !news && m.now < m.statusAt+statusEvery-statusEarly {
 		return
 	}
 	m.statusAt = m.now
+	calm := m.Calm() && !m.st.Async() && m.now < m.grants.Last+cluster.RenewEvery(m.st.Lease())*3/2
+	rest := calm && m.restful && !news
+	all := !rest || m.raftLeader == 0 || m.now >= m.toldAllAt+statusToAll-statusEarly
+	if all {
+		m.toldAllAt = m.now
+	}
+	m.restful = calm
 	s := m.Status()
 	for _, p := range m.peers {
-		if p.out {
-			m.send(p.inc, cluster.Envelope{Status: &s})
+		if p.out && (all || p.inc == m.raftLeader) {
+			m.do(Send{To: p.inc, Env: cluster.Envelope{Status: &s}, Later: rest})
 		}
 	}
 	if m.st.Member(m.opt.Self) == nil {

@@ -10,7 +10,7 @@
 //     library completely: persist, then hand out messages, then apply. The simulator runs this very code.
 //   - store.go: LogStore, what Core needs from a disk, and MemStore. walstore.go: the real one, on etcd's WAL plus
 //     small snapshot files (snapfile.go).
-//   - node.go: Node, the loop around Core in the container: 50 ms ticks, bounded queues, immediate handling.
+//   - node.go: Node, the loop around Core in the container: 50 ms ticks, its own or given, bounded queues, immediate handling.
 //   - storetest/: what a LogStore promises across a crash, for every store; powerloss_test.go cuts the power at every
 //     write of the real one.
 //   - wire.go: how a raft message is framed for a peer; transport/ carries the frames.

@@ -23,7 +23,8 @@ type NodeOptions struct {
 	Core   Options // SendEarly is set by the Node
 	Sender Sender
 
-	Tick time.Duration // 50 ms if zero
+	Tick  time.Duration   // 50 ms if zero
+	Ticks <-chan struct{} // a value each Tick; nil: the Node has a ticker of its own
 
 	// OnRole is called on the loop's goroutine after a change of term, leader or own role. It must not block; it may
 	// call the Node's methods, except Close.
@@ -193,8 +194,12 @@ func (n *Node) do(f func(*Core)) error {
 
 func (n *Node) run() {
 	defer close(n.done)
-	ticker := time.NewTicker(n.opts.Tick)
-	defer ticker.Stop()
+	var own <-chan time.Time
+	if n.opts.Ticks == nil {
+		ticker := time.NewTicker(n.opts.Tick)
+		defer ticker.Stop()
+		own = ticker.C
+	}
 	for {
 		if err := n.handle(); err != nil {
 			n.fatal <- err
@@ -203,7 +208,9 @@ func (n *Node) run() {
 		select {
 		case <-n.stop:
 			return
-		case <-ticker.C:
+		case <-own:
+			n.core.Tick()
+		case <-n.opts.Ticks:
 			n.core.Tick()
 		case m := <-n.inbox:
 			n.step(m)

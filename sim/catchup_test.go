@@ -62,7 +62,7 @@ func TestCatchUpOnce(t *testing.T) {
 // starts Postgres again, in recovery, so that others can take its WAL.
 func TestCatchUpFromStopped(t *testing.T) {
 	var trace bytes.Buffer
-	w := newWorld(t, Options{Seed: 42, Data: 3, Clients: 3, Out: &trace})
+	w := newWorld(t, Options{Seed: 43, Data: 3, Clients: 3, Out: &trace})
 	w.nodes[0].never = true
 	w.startAll()
 	healthy(t, w, 30*time.Second)

@@ -57,7 +57,8 @@ func TestEvidence(t *testing.T) {
 // quiet is a shell to which nothing is of interest.
 type quiet struct{ agent.Shell }
 
-func (quiet) Send(cluster.Incarnation, cluster.Envelope) {}
+func (quiet) Send(cluster.Incarnation, cluster.Envelope, bool) {}
+func (quiet) Calm(bool)                                        {}
 
 // member is node 1 of the cluster "ours", with a loop that runs.
 func member(t *testing.T) *node {

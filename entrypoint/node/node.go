@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -84,6 +85,7 @@ type node struct {
 	shell *shell
 	dog   atomic.Pointer[watchdog.Client]
 	fatal chan error
+	beat  *beat
 
 	counters *api.Counters
 
@@ -102,8 +104,9 @@ const (
 // Now is CLOCK_BOOTTIME, the only clock of a node (PROTOCOL 4.5.a).
 func Now() time.Duration {
 	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		panic(fmt.Sprintf("read CLOCK_BOOTTIME: %v", err)) // there since Linux 2.6.39
+	// Raw: it never blocks, and Go's scheduler need not wake its monitor thread for it.
+	if _, _, e := unix.RawSyscall(unix.SYS_CLOCK_GETTIME, unix.CLOCK_BOOTTIME, uintptr(unsafe.Pointer(&ts)), 0); e != 0 {
+		panic(fmt.Sprintf("read CLOCK_BOOTTIME: %v", e)) // there since Linux 2.6.39
 	}
 	return time.Duration(ts.Nano())
 }
@@ -296,11 +299,17 @@ func (n *node) startRaft() error {
 	if err != nil {
 		return err
 	}
-	n.loop = agent.NewLoop(agent.LoopOptions{Machine: n.machineOptions(), Shell: n.shell, Clock: Now, Log: n.log})
-	ticks := max(4, int(o.Election/o.Heartbeat))
+	if n.beat, err = newBeat(); err != nil {
+		return err
+	}
+	var ticks <-chan struct{}
+	if o.Heartbeat == beatEvery {
+		ticks = n.beat.listen()
+	}
+	n.loop = agent.NewLoop(agent.LoopOptions{Machine: n.machineOptions(), Shell: n.shell, Clock: Now, Beat: n.beat.listen(), Log: n.log})
 	n.raft, err = raft.Start(raft.NodeOptions{
-		Core: raft.Options{ID: uint64(o.Incarnation), Store: w, FSM: n.fsm, Logger: n.log, ElectionTicks: ticks, HeartbeatTicks: 1},
-		Tick: o.Heartbeat, Sender: &raftSender{n},
+		Core: raft.Options{ID: uint64(o.Incarnation), Store: w, FSM: n.fsm, Logger: n.log, ElectionTicks: max(4, int(o.Election/o.Heartbeat)), HeartbeatTicks: 1},
+		Tick: o.Heartbeat, Ticks: ticks, Sender: &raftSender{n},
 		OnRole: func(r raft.RoleChanged) {
 			n.fsm.post(agent.RaftChanged{Term: r.Term, Leader: cluster.Incarnation(r.Leader)})
 		},
@@ -323,11 +332,17 @@ func (n *node) live(ctx context.Context) (int, error) {
 	defer cancel()
 	n.links.attach(n.loop)
 	n.tr.Load().RefreshHello()
-	go n.observe(ctx)
+	go n.observe(ctx, n.beat.listen())
 	if !n.opt.Witness {
 		go n.watchSpace(ctx)
 	}
 	go n.forward(ctx)
+	go n.shell.pace.run(ctx)
+	go func() {
+		if err := n.beat.run(ctx, n.tr.Load().Flush); err != nil {
+			n.shell.Fatal(err)
+		}
+	}()
 	done := make(chan int, 1)
 	go func() { done <- n.loop.Run(ctx) }()
 	n.fsm.open(n.loop)

@@ -23,15 +23,14 @@ type shell struct {
 	mu       sync.Mutex
 	requests map[uint64]chan cluster.Response
 	nextID   uint64
+
+	status  *cluster.Status // the last one that was sent
+	encoded []byte
+	pace    pace
 }
 
 func newShell(n *node) *shell {
-	return &shell{n: n, requests: map[uint64]chan cluster.Response{}}
-}
-
-func (s *shell) sendTo(to cluster.Incarnation, env cluster.Envelope) {
-	env.ClusterID, env.From, env.Boot = *s.n.clusterID.Load(), s.n.opt.Incarnation, s.n.opt.Boot
-	s.n.tr.Load().Send(to, transport.KindAgent, env.Encode())
+	return &shell{n: n, requests: map[uint64]chan cluster.Response{}, pace: newPace()}
 }
 
 // raftSender is the network as raft sees it.
@@ -47,8 +46,26 @@ func (s *raftSender) Send(to uint64, m *raftpb.Message) bool {
 	return s.n.tr.Load().Send(cluster.Incarnation(to), transport.KindRaft, b)
 }
 
-// Send gives an envelope to a peer.
-func (s *shell) Send(to cluster.Incarnation, env cluster.Envelope) { s.sendTo(to, env) }
+// Send gives an envelope to a peer. It is called by the loop alone.
+func (s *shell) Send(to cluster.Incarnation, env cluster.Envelope, later bool) {
+	env.ClusterID, env.From, env.Boot = *s.n.clusterID.Load(), s.n.opt.Incarnation, s.n.opt.Boot
+	b := s.encoded
+	if env.Status == nil || env.Status != s.status { // every peer is sent the same status
+		b = env.Encode()
+	}
+	if env.Status != nil {
+		s.status, s.encoded = env.Status, b
+	}
+	tr := s.n.tr.Load()
+	if later {
+		tr.SendLater(to, transport.KindAgent, b)
+		return
+	}
+	tr.Send(to, transport.KindAgent, b)
+}
+
+// Calm is told whether the node is at rest.
+func (s *shell) Calm(yes bool) { s.pace.set(yes) }
 
 // Propose a command to raft. A proposal that is lost is repeated by the machine.
 func (s *shell) Propose(c cluster.Command) {

@@ -416,11 +416,11 @@ func (s *shell) keepHouse(ctx context.Context, t agent.Task) error {
 }
 
 // observe tells the machine what Postgres says of itself.
-func (n *node) observe(ctx context.Context) {
+func (n *node) observe(ctx context.Context, beat <-chan struct{}) {
 	var k stuck
 	for ctx.Err() == nil {
 		var on bool
-		every := 50 * time.Millisecond
+		every := beatEvery
 		if err := n.loop.Ask(ctx, func(m *agent.Machine) {
 			if w, e := m.Watching(); w {
 				on, every = w, e
@@ -433,9 +433,12 @@ func (n *node) observe(ctx context.Context) {
 		} else {
 			k.mute = 0
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(every):
+		for ; every > 0; every -= beatEvery {
+			select {
+			case <-ctx.Done():
+				return
+			case <-beat:
+			}
 		}
 	}
 }

@@ -22,6 +22,10 @@
 // A silent link is closed after three seconds, which is a time-out and nothing more. Nobody waits for a slow peer:
 // queues are bounded, and a frame that does not fit is dropped and counted.
 //
-// Files: frame.go the framing, hello.go the Hello, link.go one connection, writer.go its sending half, dial.go the
-// loops that keep links up and the redial, why.go says for people why there is no link, transport.go everything together.
+// An idle node should cost next to nothing, and what costs is waking up: a frame that is in no hurry leaves with the next
+// one (SendLater, Flush), one timer serves the pings of all links, and reads and writes do not trouble Go's scheduler.
+//
+// Files: frame.go the framing, hello.go the Hello, link.go one connection, writer.go its sending half, witness.go the
+// socket below TLS, dial.go the loops that keep links up and the redial, why.go says for people why there is no link,
+// transport.go everything together.
 package transport

@@ -46,7 +46,10 @@ type link struct {
 
 	raft, agent chan outFrame
 	queued      atomic.Int64
+	wake        chan struct{} // something is queued that should leave now
 	helloDue    chan struct{}
+	pingDue     chan struct{}
+	wrote       atomic.Bool // since the last look of the pinger
 	stop        chan struct{}
 	stopOnce    sync.Once
 	goodbye     atomic.Bool // we say goodbye when stopping
@@ -56,36 +59,11 @@ type link struct {
 	writerDone  chan struct{}
 }
 
-// witness remembers the first error that the kernel gave to a read, below TLS.
-type witness struct {
-	*net.TCPConn
-	mu  sync.Mutex
-	err error
-}
-
-func (w *witness) Read(b []byte) (int, error) {
-	n, err := w.TCPConn.Read(b)
-	if err != nil {
-		w.mu.Lock()
-		if w.err == nil {
-			w.err = err
-		}
-		w.mu.Unlock()
-	}
-	return n, err
-}
-
-func (w *witness) first() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.err
-}
-
 func (t *Transport) newLink(raw *net.TCPConn, dialled bool) *link {
 	l := &link{
-		t: t, raw: raw, seen: &witness{TCPConn: raw}, dialled: dialled,
+		t: t, raw: raw, seen: newWitness(raw), dialled: dialled,
 		raft: make(chan outFrame, raftQueue), agent: make(chan outFrame, agentQueue),
-		helloDue: make(chan struct{}, 1), stop: make(chan struct{}), writerDone: make(chan struct{}),
+		wake: make(chan struct{}, 1), helloDue: make(chan struct{}, 1), pingDue: make(chan struct{}, 1), stop: make(chan struct{}), writerDone: make(chan struct{}),
 	}
 	l.setSocketOptions()
 	l.hold()
@@ -154,8 +132,13 @@ func (l *link) withdraw() {
 }
 
 func (l *link) sayHello() {
+	signal(l.helloDue)
+	signal(l.wake)
+}
+
+func signal(c chan struct{}) {
 	select {
-	case l.helloDue <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }

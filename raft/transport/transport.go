@@ -73,9 +73,10 @@ func New(o Options) (*Transport, error) {
 		unreached: map[cluster.NodeName]string{},
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
-	t.wg.Add(2)
+	t.wg.Add(3)
 	go t.acceptLoop()
 	go t.keepPeers()
+	go t.pings()
 	return t, nil
 }
 
@@ -85,19 +86,24 @@ func (t *Transport) Addr() net.Addr { return t.listener.Addr() }
 // Send queues a raft or agent frame for an incarnation. It never blocks; false means dropped. The payload must not be
 // changed any more.
 func (t *Transport) Send(to cluster.Incarnation, kind Kind, payload []byte) bool {
-	return t.send(kind, payload, func(h *Hello) bool { return h.Node == to })
+	return t.send(kind, payload, false, func(h *Hello) bool { return h.Node == to })
+}
+
+// SendLater is Send of a frame that is in no hurry: it leaves with the next one, or at the next Flush.
+func (t *Transport) SendLater(to cluster.Incarnation, kind Kind, payload []byte) bool {
+	return t.send(kind, payload, true, func(h *Hello) bool { return h.Node == to })
 }
 
 // SendName is Send by name, for the time before there are members.
 func (t *Transport) SendName(to cluster.NodeName, kind Kind, payload []byte) bool {
-	return t.send(kind, payload, func(h *Hello) bool { return h.Name == to })
+	return t.send(kind, payload, false, func(h *Hello) bool { return h.Name == to })
 }
 
-func (t *Transport) send(kind Kind, payload []byte, match func(*Hello) bool) bool {
+func (t *Transport) send(kind Kind, payload []byte, wait bool, match func(*Hello) bool) bool {
 	ok := (kind == KindRaft || kind == KindAgent) && len(payload) <= kind.MaxPayload()
 	if ok {
 		l := t.pick(match)
-		ok = l != nil && l.enqueue(kind, payload)
+		ok = l != nil && l.enqueue(kind, payload, wait)
 	}
 	if ok {
 		t.stats.sent.Add(1)
@@ -147,10 +153,7 @@ func (t *Transport) Stats() Stats {
 
 // PeersChanged makes the transport look at Options.Peers now.
 func (t *Transport) PeersChanged() {
-	select {
-	case t.peersDue <- struct{}{}:
-	default:
-	}
+	signal(t.peersDue)
 }
 
 // RefreshHello sends our Hello again on every link, because something in it has changed.

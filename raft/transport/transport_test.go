@@ -435,14 +435,14 @@ func TestNameMustMatchCertificate(t *testing.T) {
 func TestFullQueueDropsAndCounts(t *testing.T) {
 	l := &link{agent: make(chan outFrame, 2), raft: make(chan outFrame, 2)}
 	for i, want := range []bool{true, true, false} {
-		if got := l.enqueue(KindAgent, []byte("x")); got != want {
+		if got := l.enqueue(KindAgent, []byte("x"), false); got != want {
 			t.Fatalf("frame %d: %v", i, got)
 		}
 	}
-	if !l.enqueue(KindRaft, make([]byte, 10)) || l.queued.Load() != 12 {
+	if !l.enqueue(KindRaft, make([]byte, 10), false) || l.queued.Load() != 12 {
 		t.Fatalf("raft has a queue of its own; %d bytes queued", l.queued.Load())
 	}
-	if l.enqueue(KindRaft, make([]byte, maxQueuedBytes)) || l.queued.Load() != 12 {
+	if l.enqueue(KindRaft, make([]byte, maxQueuedBytes), false) || l.queued.Load() != 12 {
 		t.Fatal("the bound on bytes is not kept")
 	}
 }

@@ -7,8 +7,40 @@ import (
 	"time"
 )
 
-// enqueue never blocks. What does not fit is dropped; raft and the agent both repeat what matters.
-func (l *link) enqueue(kind Kind, payload []byte) bool {
+// pings keeps links from being silent. One timer serves all of them, so that they cost one wake-up.
+func (t *Transport) pings() {
+	defer t.wg.Done()
+	ticker := time.NewTicker(t.opts.Ping)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-t.ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		for _, l := range t.all() {
+			if !l.wrote.Swap(false) {
+				signal(l.pingDue)
+				signal(l.wake)
+			}
+		}
+	}
+}
+
+// Flush sends off the frames that were told to wait.
+func (t *Transport) Flush() {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for _, l := range t.links {
+		if len(l.agent) > 0 {
+			signal(l.wake)
+		}
+	}
+}
+
+// enqueue never blocks. What does not fit is dropped; raft and the agent both repeat what matters. A frame that may wait
+// leaves with the next one, or at the next Flush.
+func (l *link) enqueue(kind Kind, payload []byte, wait bool) bool {
 	size := int64(len(payload))
 	if l.queued.Add(size) > maxQueuedBytes && size < l.queued.Load() {
 		l.queued.Add(-size)
@@ -20,6 +52,9 @@ func (l *link) enqueue(kind Kind, payload []byte) bool {
 	}
 	select {
 	case q <- outFrame{kind, payload}:
+		if !wait {
+			signal(l.wake)
+		}
 		return true
 	default:
 		l.queued.Add(-size)
@@ -32,20 +67,16 @@ func (l *link) enqueue(kind Kind, payload []byte) bool {
 func (l *link) write() {
 	defer close(l.writerDone)
 	w := bufio.NewWriterSize(l.tls, 32<<10)
-	ping := time.NewTicker(l.t.opts.Ping)
-	defer ping.Stop()
 	for {
-		var f outFrame
 		select {
 		case <-l.stop:
 			l.bid(w)
 			return
-		case <-l.helloDue:
-			f = outFrame{kind: KindHello}
-		case f = <-l.agent:
-		case f = <-l.raft:
-		case <-ping.C:
-			f = outFrame{kind: KindPing}
+		case <-l.wake:
+		}
+		f, ok := l.next()
+		if !ok {
+			continue // it left with an earlier one
 		}
 		if l.writerErr = l.writeBatch(w, f); l.writerErr != nil {
 			<-l.stop // by the reader's end, or by shut
@@ -73,6 +104,7 @@ func (l *link) writeBatch(w *bufio.Writer, f outFrame) error {
 		}
 		var ok bool
 		if f, ok = l.next(); !ok {
+			l.wrote.Store(true)
 			return w.Flush()
 		}
 	}
@@ -92,6 +124,11 @@ func (l *link) next() (outFrame, bool) {
 	select {
 	case f := <-l.raft:
 		return f, true
+	default:
+	}
+	select {
+	case <-l.pingDue:
+		return outFrame{kind: KindPing}, true
 	default:
 		return outFrame{}, false
 	}
