@@ -59,10 +59,21 @@ func TestCatchUpOnce(t *testing.T) {
 }
 
 // TestCatchUpFromStopped: the best position is on the old primary, whose Postgres crashed and which must not win. It
-// starts Postgres again, in recovery, so that others can take its WAL.
+// starts Postgres again, in recovery, so that others can take its WAL. With the other member's report its position would
+// not count (docs/decisions/0006), so that one is killed before: whether it is in time is a matter of the seed.
 func TestCatchUpFromStopped(t *testing.T) {
+	for seed := uint64(42); seed < 92; seed++ {
+		if catchUpFromStopped(t, seed) {
+			return
+		}
+	}
+	t.Error("nobody was ordered to catch up in 50 seeds: this test proves nothing")
+}
+
+func catchUpFromStopped(t *testing.T, seed uint64) (ordered bool) {
+	t.Helper()
 	var trace bytes.Buffer
-	w := newWorld(t, Options{Seed: 43, Data: 3, Clients: 3, Out: &trace})
+	w := newWorld(t, Options{Seed: seed, Data: 3, Clients: 3, Out: &trace})
 	w.nodes[0].never = true
 	w.startAll()
 	healthy(t, w, 30*time.Second)
@@ -80,7 +91,6 @@ func TestCatchUpFromStopped(t *testing.T) {
 	at := w.now
 	primary.life.pgGone("crashed")
 	primary.life.post(agent.Exited{Why: "crashed"})
-	// With the other member's report the old primary's position would not count (docs/decisions/0006).
 	asked := func() bool { return strings.Contains(trace.String(), "giving up the epoch") }
 	if ok, err := w.Until(time.Second, asked); err != nil || !ok {
 		t.Fatalf("the epoch is not given up: %v", err)
@@ -92,9 +102,8 @@ func TestCatchUpFromStopped(t *testing.T) {
 	if err != nil || !ok {
 		t.Fatalf("no failover: %v\n%s", err, w.Tail())
 	}
-	if n := unlisted(trace.String(), w.serving()); n != 1 {
-		t.Errorf("%s was ordered %d times for its catch-up: this test proves nothing\n%s", w.serving().name, n, w.Tail())
-	}
+	ordered = unlisted(trace.String(), w.serving()) == 1
 	w.nodes[1].start()
 	healthy(t, w, 30*time.Second)
+	return ordered
 }
