@@ -487,7 +487,7 @@ func (m *Machine) besides() {
 		m.flushSeen(n.seen) // a message may be lost, and nothing new may come for long
 	}
 	// A paused replay, or a reader in its way, keeps Postgres from starting a WAL receiver (PROTOCOL 5.5.g).
-	if n.attached == m.epoch() && !m.isPrimary() && !m.pg.Streaming && !m.pg.WantsWAL && (m.st.InSets(m.opt.Self) || m.st.IsVoter(m.opt.Self)) &&
+	if n.attached == m.epoch() && !m.isPrimary() && !m.pg.Streaming && !m.pg.WantsWAL && m.st.Member(m.opt.Self) != nil &&
 		!m.sideIs(TaskResume) && m.due("resume", 2*statusEvery) {
 		m.run(Task{Kind: TaskResume, Limit: 5 * time.Second})
 	}

@@ -48,7 +48,7 @@ func benchNumber(t *testing.T, name string, otherwise int) int {
 // that the cluster is whole again after every round.
 func TestBenchFailover(t *testing.T) {
 	rounds := benchNumber(t, "PGQ_BENCH_ROUNDS", 10)
-	w := startWorld(t, setup{project: "pgq-bench", port: 56421})
+	w := startWorld(t, setup{project: "pgq-bench", port: 26421})
 	w.ledger.Stop() // startWorld's two writers: the bench has its own, paced as the figures are defined
 	var table strings.Builder
 	fmt.Fprintf(&table, "%-20s %6s %8s %8s %10s %10s %6s %4s %9s %9s %8s\n", "fault", "rounds", "p50 ms", "max ms", "prober p50",

@@ -17,7 +17,7 @@ import (
 // TestCluster is the life of a cluster on the shipped compose file. After each fault it is whole again, and every
 // acknowledged row is on every node exactly once.
 func TestCluster(t *testing.T) {
-	w := startWorld(t, setup{project: "pgq-e2e", port: 55321})
+	w := startWorld(t, setup{project: "pgq-e2e", port: 25321})
 	w.steps([]step{
 		{"formed", formed},
 		step1(killPrimary),

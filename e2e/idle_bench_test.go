@@ -14,7 +14,7 @@ const idleFor = 20 * time.Second
 // TestIdle prints what an idle node costs: memory, which has limits, and processor time and wake-ups, which depend on the
 // machine.
 func TestIdle(t *testing.T) {
-	s := idleStack(t, "pgq-idle", 56441)
+	s := idleStack(t, "pgq-idle", 26441)
 	ctx := deadline(t, 2*time.Minute)
 	c, err := s.Container(ctx, "pg1")
 	if err != nil {

@@ -142,7 +142,7 @@ func idleStack(t *testing.T, project string, port int) *stack.Stack {
 
 // TestIdleMemory is a gate: the supervisor must never be the fat process of the container.
 func TestIdleMemory(t *testing.T) {
-	s := idleStack(t, "pgq-memory", 56431)
+	s := idleStack(t, "pgq-memory", 26431)
 	for _, node := range s.Nodes() {
 		measure(t, s, node).check(t)
 	}

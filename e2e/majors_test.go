@@ -14,7 +14,7 @@ func TestMajors(t *testing.T) {
 	for i, major := range []string{"15", "17", "18"} {
 		t.Run(major, func(t *testing.T) {
 			w := startWorld(t, setup{
-				project: "pgq-" + major, port: 55331 + 10*i, image: imageOf(major),
+				project: "pgq-" + major, port: 25331 + 10*i, image: imageOf(major),
 				nodeEnv: map[string]map[string]string{never: {"PGQUORUM_PRIORITY": "0"}},
 			})
 			if got, err := w.sql(w.ctx, w.primary(), "select current_setting('server_version_num')::int / 10000"); err != nil || got != major {

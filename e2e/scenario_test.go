@@ -49,7 +49,7 @@ func TestScenarios(t *testing.T) {
 		key := fmt.Sprint(s.Settings)
 		c := stacks[key]
 		if c == nil {
-			c = newContainers(t, s.Settings, 55471+10*made)
+			c = newContainers(t, s.Settings, 25471+10*made)
 			stacks[key] = c
 			made++
 		}

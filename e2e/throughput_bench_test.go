@@ -80,7 +80,7 @@ func TestBenchThroughput(t *testing.T) {
 func startSides(t *testing.T, tls bool) *sides {
 	t.Helper()
 	w := startWorld(t, setup{
-		project: "pgq-throughput", port: 56451, args: sameSettings,
+		project: "pgq-throughput", port: 26451, args: sameSettings,
 		env: map[string]string{"PGQUORUM_REPLICATION_TLS": map[bool]string{true: "on", false: "off"}[tls]},
 	})
 	w.ledger.Stop()

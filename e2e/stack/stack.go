@@ -25,7 +25,7 @@ type Options struct {
 	Project string   // "pgquorum"
 	Root    string   // top of the repository; "."
 	Image   string   // "pgquorum:18"
-	Ports   []int    // published on 127.0.0.1; 54321, 54322, 54323
+	Ports   []int    // published on 127.0.0.1; 25431, 25432, 25433: none that the kernel gives to connections that go out
 	Secrets string   // directory of the secret files; compose/.secrets
 	Files   []string // further compose files that override the shipped one
 }
@@ -49,7 +49,7 @@ func New(ctx context.Context, opt Options) (*Stack, error) {
 		opt.Image = "pgquorum:18"
 	}
 	if opt.Ports == nil {
-		opt.Ports = []int{54321, 54322, 54323}
+		opt.Ports = []int{25431, 25432, 25433}
 	}
 	root, err := filepath.Abs(opt.Root)
 	if err != nil {
