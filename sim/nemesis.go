@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/pgquorum/pgquorum/cluster"
 )
 
 // Plan is what goes wrong in a run: it is drawn from the seed before the run begins, so that a shorter one can be tried.
@@ -201,6 +203,10 @@ func (w *World) live(p Plan) error {
 	w.faults = p.Noise
 	if !p.Early { // most runs begin to break things when the cluster has grown
 		if err := w.wellIn(healIn); err != nil {
+			return err
+		}
+	} else if w.opt.Founded {
+		if _, err := w.Until(healIn, func() bool { s := w.check.newest; return s != nil && s.Phase == cluster.PhasePromoted }); err != nil {
 			return err
 		}
 	}

@@ -29,6 +29,7 @@ type Options struct {
 	With      []string  // kinds of faults that are drawn in any case
 	Without   []string  // and those that are not
 	Early     bool      // things break before the cluster has grown
+	Founded   bool      // but not before it has data
 	Out       io.Writer // the whole trace, if set
 }
 
