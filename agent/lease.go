@@ -14,7 +14,9 @@ func (m *Machine) keepLease() {
 	if m.mayServe() && (m.renewedAt == 0 || m.now >= m.renewedAt+m.renewEvery()) {
 		m.renew()
 	}
-	armed := m.isPrimary() && (m.pg.ReadWrite || m.taskIs(TaskPromote) || m.taskIs(TaskPrimary))
+	// An election, or its end, does not take the deadline away: a stop that is under way may outlast both.
+	armed := m.isPrimary() && (m.taskIs(TaskPromote) || m.taskIs(TaskPrimary)) ||
+		m.pg.Running && m.pg.ReadWrite && (m.st.Primary() == m.opt.Self || m.plan.stopping)
 	if !armed {
 		m.setDeadline(0)
 		return

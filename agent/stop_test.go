@@ -173,6 +173,29 @@ func TestNobodyAttachesDuringAHandover(t *testing.T) {
 	}
 }
 
+// TestLeaseEndsAStop: a primary that is stopping when others begin an election keeps its deadline. A stop that takes long
+// must not leave two Postgres that write (PROTOCOL 4.5, I2).
+func TestLeaseEndsAStop(t *testing.T) {
+	l := serving(t)
+	for _, i := range []cluster.Incarnation{2, 3} {
+		l.from(i, cluster.Envelope{Leaving: &cluster.Leaving{}})
+	}
+	l.step(StopAsked{})
+	l.step(Tick{})
+	if l.task(TaskStop) == nil {
+		t.Fatalf("no stop in place: rule %s: %s", l.m.rule, l.m.decision.Why)
+	}
+	l.elect(cluster.CauseTimeout)
+	if l.m.deadline == 0 {
+		t.Error("the election takes the deadline away")
+	}
+	l.now += 3 * time.Second
+	l.step(Tick{})
+	if l.task(TaskKill) == nil {
+		t.Fatal("not killed at the end of its lease")
+	}
+}
+
 // TestGoodbyeAfterPostgres: PID 1 leaves, and says so, when Postgres has ended, however that is brought about (PROTOCOL 6.1).
 func TestGoodbyeAfterPostgres(t *testing.T) {
 	l := following(t)
