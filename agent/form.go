@@ -27,6 +27,7 @@ type Former struct {
 
 type heardOffer struct {
 	offer cluster.Offer
+	seen  []cluster.Incarnation // whose offers its sender holds
 	at    time.Duration
 }
 
@@ -34,6 +35,15 @@ type heardOffer struct {
 type Formation struct {
 	ClusterID string
 	State     *cluster.State
+}
+
+// Genesis is what makes the node part of that cluster, and what it tells those who offer themselves later.
+func (f *Formation) Genesis() cluster.GenesisCopy {
+	g := cluster.GenesisCopy{ClusterID: f.ClusterID}
+	if f.State != nil {
+		g.State = f.State.Encode()
+	}
+	return g
 }
 
 const (
@@ -61,7 +71,6 @@ func (f *Former) GaveUp(now time.Duration) bool {
 func (f *Former) Why(unreached map[cluster.NodeName]string) string {
 	var waiting *cluster.WaitingError
 	_, err := cluster.Genesis(f.offers())
-	waits := f.disagree()
 	switch {
 	case f.bad != "":
 		return f.bad
@@ -70,7 +79,7 @@ func (f *Former) Why(unreached map[cluster.NodeName]string) string {
 	case err != nil:
 		return err.Error()
 	}
-	return waits
+	return f.disagree()
 }
 
 // seen lists whose offers are here, this node's own among them.
@@ -87,12 +96,12 @@ func (f *Former) seen() []cluster.Incarnation {
 func (f *Former) disagree() string {
 	seen := f.seen()
 	for _, p := range f.peers {
-		if slices.Equal(p.offer.Seen, seen) {
+		if slices.Equal(p.seen, seen) {
 			continue
 		}
 		var lacks []cluster.NodeName
 		for _, o := range f.offers() {
-			if !slices.Contains(p.offer.Seen, o.Inc) {
+			if !slices.Contains(p.seen, o.Inc) {
 				lacks = append(lacks, o.Name)
 			}
 		}
@@ -131,7 +140,9 @@ func (f *Former) Received(e cluster.Envelope) {
 	switch {
 	case e.Offer != nil && e.Offer.Inc != f.own.Inc:
 		f.Gone(e.Offer.Inc)
-		f.peers = append(f.peers, heardOffer{*e.Offer, f.now})
+		o := *e.Offer
+		o.Seen = nil // not a part of the genesis
+		f.peers = append(f.peers, heardOffer{o, e.Offer.Seen, f.now})
 	case e.Genesis != nil:
 		f.existing(*e.Genesis)
 	}
@@ -158,9 +169,7 @@ func (f *Former) Gone(inc cluster.Incarnation) {
 func (f *Former) offers() []cluster.Offer {
 	all := []cluster.Offer{f.own}
 	for _, p := range f.peers {
-		o := p.offer
-		o.Seen = nil
-		all = append(all, o)
+		all = append(all, p.offer)
 	}
 	return all
 }

@@ -15,9 +15,7 @@ func (m *Machine) keepLease() {
 		m.renew()
 	}
 	// An election, or its end, does not take the deadline away: a stop that is under way may outlast both.
-	armed := m.isPrimary() && (m.taskIs(TaskPromote) || m.taskIs(TaskPrimary)) ||
-		m.pg.Running && m.pg.ReadWrite && (m.st.Primary() == m.opt.Self || m.plan.stopping)
-	if !armed {
+	if !m.mayWrite() || m.st.Primary() != m.opt.Self && !m.plan.stopping {
 		m.setDeadline(0)
 		return
 	}

@@ -204,6 +204,14 @@ type GenesisCopy struct {
 	State     []byte `json:"state,omitempty"`
 }
 
+// For is what a node that offers itself is told of this genesis.
+func (g GenesisCopy) For(asker Incarnation) *GenesisCopy {
+	if s, err := DecodeState(g.State); err != nil || s.Member(asker) == nil {
+		g.State = nil
+	}
+	return &g
+}
+
 // Encode makes the wire form.
 func (e Envelope) Encode() []byte { return mustJSON(e) }
 

@@ -110,18 +110,18 @@ func (c *checker) grows(old, s *cluster.State) {
 }
 
 // founded: no second cluster comes to be while any data of the first may exist (I7).
-func (c *checker) founded(l *life, g *genesis) {
+func (c *checker) founded(l *life, id string) {
 	for _, n := range c.w.nodes {
-		if o := n.vol.genesis; o != nil && o.id != g.id {
-			c.fail("I7", "%s becomes part of cluster %s, and the volume of %s is of %s", l.n.name, g.id, n.name, o.id)
+		if o := n.vol.genesis; o != nil && o.ClusterID != id {
+			c.fail("I7", "%s becomes part of cluster %s, and the volume of %s is of %s", l.n.name, id, n.name, o.ClusterID)
 		}
 	}
 	s := c.newest
-	if s == nil || s.ClusterID == g.id {
+	if s == nil || s.ClusterID == id {
 		return
 	}
 	if s.Phase != cluster.PhaseBlank {
-		c.fail("I7", "%s becomes part of cluster %s after %s had data", l.n.name, g.id, s.ClusterID)
+		c.fail("I7", "%s becomes part of cluster %s after %s had data", l.n.name, id, s.ClusterID)
 	}
 	c.newest, c.index = nil, 0 // it went with its only volume
 	clear(c.states)

@@ -296,7 +296,7 @@ func (w *World) unborn(n *node) bool {
 			return false
 		}
 		if g := o.vol.genesis; g != nil {
-			if s, err := cluster.DecodeState(g.state); err == nil && s.Founder == n.vol.inc {
+			if s, err := cluster.DecodeState(g.State); err == nil && s.Founder == n.vol.inc {
 				return false
 			}
 		}

@@ -3,7 +3,6 @@
 package sim
 
 import (
-	"maps"
 	"slices"
 	"time"
 
@@ -16,19 +15,8 @@ import (
 // exists (PROTOCOL 9.2, 9.5). Events that come before there is a machine are kept, or are the former's.
 type forming struct {
 	f      *agent.Former
-	up     map[linkKey]agent.LinkUp
+	up     []agent.LinkUp
 	saving bool
-}
-
-type linkKey struct {
-	inc cluster.Incarnation
-	out bool
-}
-
-// genesis is what makes a volume part of a cluster.
-type genesis struct {
-	id    string
-	state []byte // empty: it joined later
 }
 
 const formEvery = 50 * time.Millisecond
@@ -36,7 +24,7 @@ const formEvery = 50 * time.Millisecond
 // form begins the life of a volume without raft state.
 func (l *life) form() {
 	v := l.vol
-	l.forming = &forming{up: map[linkKey]agent.LinkUp{}}
+	l.forming = &forming{}
 	if v.genesis != nil { // cut off between the two writes
 		l.found()
 		return
@@ -87,14 +75,11 @@ func (l *life) formed() {
 		return
 	}
 	f.saving = true
-	g := &genesis{id: r.ClusterID}
-	if r.State != nil {
-		g.state = r.State.Encode()
-	}
+	g := r.Genesis()
 	l.write("genesis", func() {
-		l.vol.genesis = g
-		l.note("belongs to cluster %.8s from now on, as a founding member: %v", g.id, len(g.state) > 0)
-		l.w.check.founded(l, g)
+		l.vol.genesis = &g
+		l.note("belongs to cluster %.8s from now on, as a founding member: %v", g.ClusterID, len(g.State) > 0)
+		l.w.check.founded(l, g.ClusterID)
 		l.found()
 	})
 }
@@ -109,21 +94,16 @@ func (l *life) found() {
 		f := l.forming
 		l.forming = nil
 		l.serve()
-		for _, k := range slices.SortedFunc(maps.Keys(f.up), func(a, b linkKey) int {
-			if a.inc != b.inc {
-				return int(min(max(int64(a.inc-b.inc), -1), 1))
-			}
-			return map[bool]int{true: 1, false: -1}[a.out]
-		}) {
-			l.post(f.up[k])
+		for _, up := range f.up {
+			l.post(up)
 		}
 	})
 }
 
 func (v *volume) found() error {
 	var voters []uint64
-	if g := v.genesis; len(g.state) > 0 {
-		s, err := cluster.DecodeState(g.state)
+	if g := v.genesis; len(g.State) > 0 {
+		s, err := cluster.DecodeState(g.State)
 		if err != nil {
 			return err
 		}
@@ -131,7 +111,7 @@ func (v *volume) found() error {
 			voters = append(voters, uint64(i))
 		}
 	}
-	m, err := raft.NewMemStore(voters, v.genesis.state)
+	m, err := raft.NewMemStore(voters, v.genesis.State)
 	if err != nil {
 		return err
 	}
@@ -144,9 +124,9 @@ func (l *life) early(e agent.Event) {
 	f := l.forming
 	switch e := e.(type) {
 	case agent.LinkUp:
-		f.up[linkKey{e.Inc, e.Out}] = e
+		f.up = append(f.up, e)
 	case agent.LinkDown:
-		delete(f.up, linkKey{e.Inc, e.Out})
+		f.up = slices.DeleteFunc(f.up, func(up agent.LinkUp) bool { return up.Inc == e.Inc && up.Out == e.Out })
 		if f.f != nil {
 			f.f.Gone(e.Inc)
 		}
@@ -162,11 +142,7 @@ func (l *life) early(e agent.Event) {
 // answerOffer tells a node that would form a cluster that there is one already.
 func (l *life) answerOffer(o cluster.Offer) {
 	g := l.vol.genesis
-	c := &cluster.GenesisCopy{ClusterID: g.id}
-	if s, err := cluster.DecodeState(g.state); err == nil && s.Member(o.Inc) != nil {
-		c.State = g.state
-	}
-	env := cluster.Envelope{ClusterID: g.id, From: l.vol.inc, Boot: l.boot, Genesis: c}
+	env := cluster.Envelope{ClusterID: g.ClusterID, From: l.vol.inc, Boot: l.boot, Genesis: g.For(o.Inc)}
 	if n := l.w.nodeNamed(string(o.Name)); n != nil {
 		l.w.net.sendNode(l, n, frame{env: &env})
 	}

@@ -43,8 +43,8 @@ type volume struct {
 	promise cluster.Epoch
 	floor   cluster.Position
 	served  bool
-	genesis *genesis
-	store   *simStore // of raft's log; nil: there is none yet
+	genesis *cluster.GenesisCopy // nil: it belongs to no cluster yet
+	store   *simStore            // of raft's log; nil: there is none yet
 	pg      *pgDisk
 	disk    disk
 }
@@ -397,7 +397,7 @@ func (l *life) sendRaft(ms []*raftpb.Message) {
 // clusterID is empty until the volume belongs to a cluster.
 func (l *life) clusterID() string {
 	if g := l.vol.genesis; g != nil {
-		return g.id
+		return g.ClusterID
 	}
 	return ""
 }

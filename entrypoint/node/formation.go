@@ -47,10 +47,8 @@ func (n *node) form(ctx context.Context) (stopped bool, err error) {
 	var said saying
 	for {
 		if r := f.Result(); r != nil {
-			g := genesisFile{ClusterID: r.ClusterID}
-			if r.State != nil {
-				g.State = r.State.Encode()
-			}
+			c := r.Genesis()
+			g := genesisFile{ClusterID: c.ClusterID, State: c.State}
 			if err := n.store.saveGenesis(g); err != nil {
 				return false, err
 			}
@@ -161,10 +159,7 @@ func (n *node) answerOffer(to cluster.NodeName, o cluster.Offer) {
 	if err != nil {
 		return
 	}
-	c := &cluster.GenesisCopy{ClusterID: g.ClusterID}
-	if s, err := cluster.DecodeState(g.State); err == nil && s.Member(o.Inc) != nil {
-		c.State = g.State
-	}
+	c := cluster.GenesisCopy{ClusterID: g.ClusterID, State: g.State}.For(o.Inc)
 	env := cluster.Envelope{ClusterID: g.ClusterID, From: n.opt.Incarnation, Boot: n.opt.Boot, Genesis: c}
 	n.tr.Load().SendName(to, transport.KindAgent, env.Encode())
 }

@@ -115,13 +115,20 @@ func FreePort(t testing.TB) int {
 func Wait(t testing.TB, what string, limit time.Duration, f func() bool) time.Duration {
 	t.Helper()
 	begin := time.Now()
-	for !f() {
-		if time.Since(begin) > limit {
-			t.Fatalf("waited %s in vain: %s", limit, what)
-		}
-		time.Sleep(time.Millisecond)
+	if !Poll(limit, f) {
+		t.Fatalf("waited %s in vain: %s", limit, what)
 	}
 	return time.Since(begin)
+}
+
+// Poll polls f until it is true; false: it was not in time.
+func Poll(limit time.Duration, f func() bool) bool {
+	for begin := time.Now(); !f(); time.Sleep(time.Millisecond) {
+		if time.Since(begin) > limit {
+			return false
+		}
+	}
+	return true
 }
 
 // Stats collects durations and prints their spread.

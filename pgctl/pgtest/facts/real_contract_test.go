@@ -53,14 +53,7 @@ type real struct {
 func (r *real) Version() int { return r.Lab.Version }
 
 // Until implements facts.World.
-func (r *real) Until(ok func() bool) bool {
-	for end := time.Now().Add(limit); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			return false
-		}
-	}
-	return true
-}
+func (r *real) Until(ok func() bool) bool { return pgtest.Poll(limit, ok) }
 
 // Stays implements facts.World.
 func (r *real) Stays(ok func() bool) bool {

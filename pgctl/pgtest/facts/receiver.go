@@ -136,7 +136,7 @@ func noReceiverBehindBacklog(s *stage) {
 	b.BlockReplay(p)
 	s.holds(p, b)
 	b.EndReceiver()
-	s.stays("no receiver behind a reader", func() bool { return b.Received() == cluster.Position{} })
+	s.stays("no receiver behind a reader", noReceiver(b))
 	b.EndReader()
 	s.streams(p, "b")
 	s.catchUp(p, b)
@@ -144,7 +144,7 @@ func noReceiverBehindBacklog(s *stage) {
 	s.write(p)
 	s.holds(p, b)
 	b.EndReceiver()
-	s.stays("no receiver behind a paused replay", func() bool { return b.Received() == cluster.Position{} })
+	s.stays("no receiver behind a paused replay", noReceiver(b))
 	b.ResumeReplay()
 	s.streams(p, "b")
 }
@@ -157,9 +157,13 @@ func noReceiverBehindPause(s *stage) {
 	b.PauseReplay()
 	s.must(b.Replayed() >= b.Received().LSN, "there is something left to replay")
 	b.EndReceiver()
-	s.stays("no receiver behind a pause", func() bool { return b.Received() == cluster.Position{} })
+	s.stays("no receiver behind a pause", noReceiver(b))
 	b.ResumeReplay()
 	s.streams(p, "b")
+}
+
+func noReceiver(b Server) func() bool {
+	return func() bool { return b.Received() == cluster.Position{} }
 }
 
 const segment = 16 << 20
@@ -187,7 +191,7 @@ func promotionTakesAll(s *stage) {
 	s.holds(p, b)
 	p.Kill()
 	b.Park()
-	s.until("the receiver ends", func() bool { return b.Received() == cluster.Position{} })
+	s.until("the receiver ends", noReceiver(b))
 	end := b.Position()
 	s.promote(b)
 	s.must(b.Switched() == end, "switched at %s, its files ended at %s", b.Switched(), end)
