@@ -165,19 +165,12 @@ func (s *State) Epoch() EpochRecord {
 
 // Member returns the member with that incarnation, or nil.
 func (s *State) Member(inc Incarnation) *Member {
-	i, ok := slices.BinarySearchFunc(s.Members, inc, func(m Member, i Incarnation) int {
-		switch {
-		case m.Inc < i:
-			return -1
-		case m.Inc > i:
-			return 1
+	for i := range s.Members { // few, and large: a search that takes them by value costs more
+		if s.Members[i].Inc == inc {
+			return &s.Members[i]
 		}
-		return 0
-	})
-	if !ok {
-		return nil
 	}
-	return &s.Members[i]
+	return nil
 }
 
 // MemberNamed returns the member with that name, or nil.

@@ -304,20 +304,36 @@ func (w *World) unborn(n *node) bool {
 	return true
 }
 
-// rollBack brings back what the volume was at the end of an earlier boot. A later one has been registered, or nobody
-// could tell (PROTOCOL 1.13).
+// rollBack brings back what the volume was at the end of an earlier boot, unless nobody could tell (PROTOCOL 1.13).
 func (m *nemesis) rollBack(n *node) {
 	if m.w.Healthy() != "" || len(m.w.nodes) == 1 || n.old == nil || n.old.inc != n.vol.inc {
 		return
 	}
 	n.kill()
-	if s := m.w.check.newest.Member(n.vol.inc); s == nil || s.Follows(n.old.boots) {
+	if !m.tells(n) {
 		n.start()
 		return
 	}
 	n.vol, n.old = n.old, nil
 	n.w.note(string(n.name), "volume rolled back to the end of boot %d", n.vol.boots[len(n.vol.boots)-1].Number)
 	m.later(n.start)
+}
+
+// tells reports whether every majority that the old volume of n could vote in has a node that knows of a later boot.
+func (m *nemesis) tells(n *node) bool {
+	s := m.w.check.newest
+	var unaware []cluster.Incarnation
+	for _, o := range m.w.nodes {
+		if o.life == nil || o.life.st == nil || !knowsLater(o.life.st, n) {
+			unaware = append(unaware, o.vol.inc)
+		}
+	}
+	return knowsLater(s, n) && !s.HasMajority(unaware)
+}
+
+func knowsLater(s *cluster.State, n *node) bool {
+	mb := s.Member(n.old.inc)
+	return mb != nil && !mb.Follows(n.old.boots)
 }
 
 func (m *nemesis) slowDisk(n *node) {
