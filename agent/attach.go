@@ -134,11 +134,18 @@ func (m *Machine) vetted(t *running, e Done) {
 		m.send(t.Peer, cluster.Envelope{AttachOK: ok})
 	case cluster.FitDiverged:
 		m.send(t.Peer, cluster.Envelope{Diverged: &cluster.Diverged{Epoch: ep.Epoch, Fork: fork, Why: "diverged at " + fork.String()}})
-	case cluster.FitAhead: // 5.5.d
-		if m.isPrimary() && m.pg.ReadWrite && m.st.InSets(t.Peer) {
-			m.log(true, "a standby is ahead of this primary: it lost wal that it had flushed", "", string(mb.Name)+" at "+claim.String())
-			m.plan.down = &cluster.PgDown{Epoch: ep.Epoch, Why: "lost wal that " + string(mb.Name) + " has", Cause: cluster.CausePgDown}
+	case cluster.FitAhead:
+		if !m.isPrimary() || !m.pg.ReadWrite {
+			return
 		}
+		m.log(true, "a standby is ahead of this primary: it lost wal that it had flushed", "", string(mb.Name)+" at "+claim.String())
+		if m.st.InSets(t.Peer) { // 5.5.d
+			m.plan.down = &cluster.PgDown{Epoch: ep.Epoch, Why: "lost wal that " + string(mb.Name) + " has", Cause: cluster.CausePgDown}
+			return
+		}
+		// Nobody may elect it. What this primary writes from now on would meet the other bytes there (11.1).
+		why := "ahead of the primary, whose wal ends at " + fork.String() + ": it lost wal that it had flushed"
+		m.send(t.Peer, cluster.Envelope{Diverged: &cluster.Diverged{Epoch: ep.Epoch, Fork: fork, Gone: true, Why: why}})
 	}
 }
 

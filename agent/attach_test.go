@@ -206,3 +206,26 @@ func TestReportAfterThePromise(t *testing.T) {
 		t.Fatalf("not reported; rule %s: %s", l.m.rule, l.m.decision.Why)
 	}
 }
+
+// TestStandbyAhead: a claim beyond the primary's end shows that it lost WAL. A member of the durability set may be elected
+// in its place; any other has diverged, for the primary writes other bytes there (PROTOCOL 5.5.d, 11.1).
+func TestStandbyAhead(t *testing.T) {
+	ask := func(l *lab) (refused []cluster.Envelope) {
+		l.from(2, cluster.Envelope{Attach: &cluster.Attach{Epoch: 2, Claim: cluster.Position{Timeline: 2, LSN: 0x3200}}})
+		l.done(TaskVet, Result{Flush: 0x3100})
+		if l.sent(2, func(e cluster.Envelope) bool { return e.AttachOK != nil }) != nil {
+			t.Fatal("attached")
+		}
+		return l.sent(2, func(e cluster.Envelope) bool { return e.Diverged != nil })
+	}
+	l := serving(t)
+	if d := ask(l); d != nil || l.m.plan.down == nil {
+		t.Errorf("one of the set: refused by %+v, given up for %+v", d, l.m.plan.down)
+	}
+	l = serving(t)
+	l.st.D.Set = []cluster.Incarnation{1}
+	d := ask(l)
+	if len(d) != 1 || !d[0].Diverged.Gone || d[0].Diverged.Retry || l.m.plan.down != nil {
+		t.Errorf("one outside the set: refused by %+v, given up for %+v", d, l.m.plan.down)
+	}
+}

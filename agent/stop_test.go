@@ -4,6 +4,7 @@ package agent
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -193,6 +194,39 @@ func TestLeaseEndsAStop(t *testing.T) {
 	l.step(Tick{})
 	if l.task(TaskKill) == nil {
 		t.Fatal("not killed at the end of its lease")
+	}
+}
+
+// TestStackThatStops: a standby stays for a primary that leaves too, which needs its grants; a primary that has handed over
+// leaves when nobody stays who could be elected (PROTOCOL 10.3).
+func TestStackThatStops(t *testing.T) {
+	l := following(t)
+	l.from(1, cluster.Envelope{Leaving: &cluster.Leaving{Primary: true}})
+	l.step(StopAsked{})
+	l.now += standbyWait
+	if l.step(Tick{}); l.task(TaskStop) != nil {
+		t.Error("leaves before the primary")
+	}
+	l.now += stackWait - standbyWait
+	if l.step(Tick{}); l.task(TaskStop) == nil {
+		t.Error("waits longer than a stop of Docker's takes")
+	}
+
+	p := serving(t)
+	p.facts(2, 3)
+	p.step(StopAsked{})
+	p.done(TaskPreparePlan, Result{})
+	p.facts(2, 3)
+	p.done(TaskHandover, Result{Known: true, Position: cluster.Position{Timeline: 2, LSN: 0x3100}})
+	exits := func() bool { return slices.ContainsFunc(p.all, func(a Action) bool { _, ok := a.(Exit); return ok }) }
+	if p.step(Tick{}); exits() {
+		t.Error("leaves before another is elected")
+	}
+	for _, i := range []cluster.Incarnation{2, 3} {
+		p.from(i, cluster.Envelope{Leaving: &cluster.Leaving{}})
+	}
+	if p.step(Tick{}); !exits() {
+		t.Error("waits for a successor that nobody can be")
 	}
 }
 
