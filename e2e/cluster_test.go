@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pgquorum/pgquorum/e2e/docker"
+	"github.com/pgquorum/pgquorum/e2e/stack"
 )
 
 // TestCluster is the life of a cluster on the shipped compose file. After each fault it is whole again, and every
@@ -54,6 +55,12 @@ func formed(w *world) {
 	all := w.Logs(w.ctx)
 	if n := strings.Count(all, "running /docker-entrypoint-initdb.d/10_once.sql"); n != 1 {
 		w.t.Fatalf("the init hook ran %d times on all nodes", n)
+	}
+	w.must(w.CheckPassword(w.ctx))
+	other, err := stack.New(w.ctx, stack.Options{Project: w.Project(), Root: "..", Ports: []int{25321, 25322, 25323}, Secrets: w.t.TempDir()})
+	w.must(err)
+	if err := other.CheckPassword(w.ctx); err == nil || !strings.Contains(err.Error(), "make destroy") {
+		w.t.Errorf("with the password of another checkout: %v", err)
 	}
 }
 

@@ -58,6 +58,9 @@ func up(ctx context.Context, out io.Writer, s *stack.Stack) error {
 		fmt.Fprintln(out, tail(s.Logs(context.WithoutCancel(ctx)), 60))
 		return err
 	}
+	if err := s.CheckPassword(ctx); err != nil {
+		return err
+	}
 	fmt.Fprintf(out, "\nthree nodes replicate after %s; the primary is %s\n\n", p.elapsed(), st.Primary)
 	return connections(out, s)
 }
