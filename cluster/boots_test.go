@@ -48,6 +48,42 @@ func TestFollows(t *testing.T) {
 	}
 }
 
+// TestLoggedBoots: a node that was killed still knows, from its log, the boots that it may have applied before
+// (PROTOCOL 1.13).
+func TestLoggedBoots(t *testing.T) {
+	register := func(inc Incarnation, n uint64) []byte {
+		return Command{Register: &Register{Inc: inc, Boot: Boot{n, 10 * n}}}.Encode()
+	}
+	s := &State{Members: []Member{{Inc: 1, Boot: Boot{4, 40}}, {Inc: 2, Boot: Boot{1, 10}}}}
+	var log LoggedBoots
+	log.Saw(7, register(1, 5))
+	log.Saw(8, register(1, 4))
+	log.Saw(9, []byte("of another version"))
+	log.Saw(10, register(3, 1))
+	for _, c := range []struct {
+		name  string
+		inc   Incarnation
+		boots []Boot
+		log   *LoggedBoots
+		may   bool
+	}{
+		{"rolled back to boot 4", 1, []Boot{{4, 40}, {5, 51}}, &log, false},
+		{"started again", 1, []Boot{{4, 40}, {5, 50}, {6, 60}}, &log, true},
+		{"a later boot was registered", 1, []Boot{{6, 60}, {7, 70}}, &log, true},
+		{"rolled back to before boot 4", 1, []Boot{{3, 30}, {5, 50}}, &log, false},
+		{"the log has been applied", 1, []Boot{{4, 40}, {5, 51}}, nil, true},
+		{"not in the log", 2, []Boot{{1, 10}, {2, 20}}, &log, true},
+		{"no member", 3, []Boot{{2, 20}}, &log, true},
+	} {
+		if may := s.MayLink(c.inc, c.boots, c.log); may != c.may {
+			t.Errorf("%s: may link %t", c.name, may)
+		}
+	}
+	if log.Over(9) || !log.Over(10) {
+		t.Error("over before the log is applied, or not then")
+	}
+}
+
 // TestLateRegister: a Register of a start that is over, forwarded late, is no sign of a second copy of the volume. The
 // node that runs stays a member in good standing; a copy is still found (I6).
 func TestLateRegister(t *testing.T) {

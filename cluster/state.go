@@ -94,6 +94,43 @@ func (m *Member) MayLink(boots []Boot) bool {
 	return !m.Quarantined && len(boots) > 0 && (m.Follows(boots) || boots[0].Number > m.Boot.Number)
 }
 
+// LoggedBoots are the boots that a node's log names, committed or not. A node that was killed has forgotten how much of its
+// log was committed; until it has applied that again, its state may not know yet of a boot that it has refused a
+// rolled-back volume for (PROTOCOL 1.13). Nobody but the volume that ran a boot can have named it. The zero value knows none.
+type LoggedBoots struct {
+	last  uint64
+	boots map[Incarnation]Boot // of each member the newest
+}
+
+// Saw takes note of a command of the log.
+func (l *LoggedBoots) Saw(index uint64, command []byte) {
+	l.last = index
+	c, err := DecodeCommand(command)
+	if err != nil || c.Register == nil || c.Register.Boot.Number <= l.boots[c.Register.Inc].Number {
+		return
+	}
+	if l.boots == nil {
+		l.boots = map[Incarnation]Boot{}
+	}
+	l.boots[c.Register.Inc] = c.Register.Boot
+}
+
+// Over reports whether the state as of index knows all that the log did.
+func (l *LoggedBoots) Over(index uint64) bool { return index >= l.last }
+
+// MayLink reports whether a member may link, or a stranger, by what a state and the node's log know of its volume.
+func (s *State) MayLink(inc Incarnation, boots []Boot, log *LoggedBoots) bool {
+	m := s.Member(inc)
+	if m == nil {
+		return true
+	}
+	logged := Member{}
+	if log != nil {
+		logged.Boot = log.boots[inc]
+	}
+	return m.MayLink(boots) && logged.MayLink(boots)
+}
+
 // VoterConfig is one raft configuration's voters, sorted, and the index that made it.
 type VoterConfig struct {
 	Index  uint64        `json:"index"`

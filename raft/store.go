@@ -4,6 +4,7 @@ package raft
 
 import (
 	"fmt"
+	"math"
 
 	etcdraft "go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -91,6 +92,31 @@ func compactMemory(m *etcdraft.MemoryStorage, index, keep uint64) error {
 	}
 	if err := m.Compact(index - keep); err != nil {
 		return fmt.Errorf("compact to %d: %w", index-keep, err)
+	}
+	return nil
+}
+
+// Logged calls each with the commands in a store's log, committed or not, in their order.
+func Logged(s LogStore, each func(index uint64, command []byte)) error {
+	first, err := s.FirstIndex()
+	if err != nil {
+		return fmt.Errorf("read first index: %w", err)
+	}
+	last, err := s.LastIndex()
+	if err != nil {
+		return fmt.Errorf("read last index: %w", err)
+	}
+	if last < first {
+		return nil
+	}
+	entries, err := s.Entries(first, last+1, math.MaxUint64)
+	if err != nil {
+		return fmt.Errorf("read the log from %d to %d: %w", first, last, err)
+	}
+	for _, e := range entries {
+		if e.GetType() == raftpb.EntryNormal && len(e.GetData()) > 0 {
+			each(e.GetIndex(), e.GetData())
+		}
 	}
 	return nil
 }

@@ -97,8 +97,7 @@ func (l *life) welcome(o *life) bool {
 	if l.st == nil || l.w.opt.Mutant == MutantOldBoot {
 		return true
 	}
-	m := l.st.Member(o.vol.inc)
-	return m == nil || m.MayLink(o.boots)
+	return l.st.MayLink(o.vol.inc, o.boots, l.logged)
 }
 
 // watch closes a link that has been silent for long, on both sides: no evidence.

@@ -76,6 +76,7 @@ type life struct {
 	m      *agent.Machine
 	core   *raft.Core
 	st     *cluster.State
+	logged *cluster.LoggedBoots
 	dead   bool
 	frozen bool          // the whole container
 	held   [3]bool       // one class of it
@@ -176,6 +177,11 @@ func (l *life) serve() {
 		Self: v.inc, Name: n.name, Boot: l.boot, Boots: l.boots, Witness: n.witness, Priority: n.priority(), Port: pgPort,
 		Promise: v.promise, Floor: v.floor, LastServed: v.served || n.w.opt.Mutant == MutantReboot, Watchdog: true, LeaseMS: n.w.leaseMS, StopTimeout: 8 * time.Second, Start: l.local(),
 	})
+	l.logged = &cluster.LoggedBoots{}
+	if err := raft.Logged(v.store, l.logged.Saw); err != nil {
+		n.w.check.fail("raft", "%s: %v", n.name, err)
+		return
+	}
 	core, err := raft.New(raft.Options{
 		ID: uint64(v.inc), Store: v.store, FSM: &fsm{l}, Logger: n.w.log,
 		ElectionTicks: electionTicks, HeartbeatTicks: 1, SnapshotEvery: 200, KeepEntries: 100, SendEarly: l.sendRaft,
@@ -419,6 +425,9 @@ type fsm struct{ l *life }
 
 func (f *fsm) changed(index uint64, s *cluster.State, events []cluster.Event) {
 	f.l.st, f.l.applied = s, index
+	if f.l.logged.Over(index) {
+		f.l.logged = &cluster.LoggedBoots{}
+	}
 	if me := s.Member(f.l.vol.inc); me != nil && me.Boot == f.l.boot {
 		f.l.vol.boots = []cluster.Boot{me.Boot}
 	}

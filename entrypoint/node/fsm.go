@@ -46,6 +46,9 @@ func (f *fsm) open(l *agent.Loop) {
 func (f *fsm) changed(index uint64, s *cluster.State, events []cluster.Event) {
 	f.st = s
 	f.node.state.Store(s)
+	if l := f.node.logged.Load(); l != nil && l.Over(index) {
+		f.node.logged.Store(nil)
+	}
 	f.registered(s)
 	f.post(agent.Applied{Index: index, State: s, Events: events})
 }
@@ -112,5 +115,6 @@ func (f *fsm) Restore(index uint64, data []byte) error {
 		return err
 	}
 	f.changed(index, s, nil)
+	f.node.tr.Load().Recheck() // what was linked before anything was known
 	return nil
 }

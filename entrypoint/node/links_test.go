@@ -8,8 +8,12 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/pgquorum/pgquorum/agent"
 	"github.com/pgquorum/pgquorum/cluster"
+	"github.com/pgquorum/pgquorum/raft"
 	"github.com/pgquorum/pgquorum/raft/transport"
 )
 
@@ -113,5 +117,47 @@ func TestMessageOfAnotherCluster(t *testing.T) {
 	}
 	if who := heard(); who[7] || who[8] {
 		t.Errorf("heard: %v", who)
+	}
+}
+
+// TestRolledBackVolume: its links are refused by what was applied, and after a kill by what the log says until that is applied
+// again (PROTOCOL 1.13).
+func TestRolledBackVolume(t *testing.T) {
+	store, err := raft.NewMemStore([]uint64{1}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	register := cluster.Command{Register: &cluster.Register{Inc: 2, Boot: cluster.Boot{Number: 2, ID: 20}}}
+	entry := &raftpb.Entry{Index: proto.Uint64(2), Term: proto.Uint64(1), Data: register.Encode()}
+	if err := store.Save(nil, []*raftpb.Entry{entry}, nil, true); err != nil {
+		t.Fatal(err)
+	}
+	n := &node{opt: Options{Incarnation: 1}}
+	n.fsm = &fsm{node: n}
+	id := "c"
+	n.clusterID.Store(&id)
+	state := func(boot uint64) *cluster.State {
+		return &cluster.State{ClusterID: id, Members: []cluster.Member{{Inc: 2, Name: "b", Boot: cluster.Boot{Number: boot, ID: 10 * boot}}}}
+	}
+	hello := func(boots ...cluster.Boot) error {
+		return n.accept(transport.Hello{Name: "b", Node: 2, Cluster: id, Boot: boots[len(boots)-1], Boots: boots})
+	}
+	old := []cluster.Boot{{Number: 1, ID: 10}, {Number: 2, ID: 21}}
+	if err := n.readLog(store); err != nil {
+		t.Fatal(err)
+	}
+	n.fsm.changed(1, state(1), nil)
+	if hello(old...) == nil {
+		t.Error("let in against the log")
+	}
+	if err := hello(append(old[:1:1], cluster.Boot{Number: 2, ID: 20}, cluster.Boot{Number: 3, ID: 30})...); err != nil {
+		t.Errorf("the volume itself: %v", err)
+	}
+	n.fsm.changed(2, state(1), nil) // as if that Register had been refused
+	if err := hello(old...); err != nil {
+		t.Errorf("refused for a Register that came to nothing: %v", err)
+	}
+	if n.fsm.changed(3, state(2), nil); hello(old...) == nil {
+		t.Error("let in against the state")
 	}
 }

@@ -92,6 +92,7 @@ type node struct {
 	clusterID atomic.Pointer[string]
 	forming   atomic.Pointer[string]
 	state     atomic.Pointer[cluster.State]
+	logged    atomic.Pointer[cluster.LoggedBoots] // nil: the state knows all of it
 }
 
 // Exit codes of a node.
@@ -247,8 +248,8 @@ func (n *node) accept(h transport.Hello) error {
 	if s.WasRemoved(h.Node) {
 		return fmt.Errorf("%s runs incarnation %s, which was removed from the cluster: its volume is of before; empty it", h.Name, h.Node)
 	}
-	if m := s.Member(h.Node); m != nil && !m.MayLink(h.Boots) {
-		return fmt.Errorf("%s runs boot %d, and its volume does not know the registered boot %d: it was rolled back or copied; empty it", h.Name, h.Boot.Number, m.Boot.Number)
+	if !s.MayLink(h.Node, h.Boots, n.logged.Load()) {
+		return fmt.Errorf("%s runs boot %d, and its volume does not know a boot that was registered before: it was rolled back or copied; empty it", h.Name, h.Boot.Number)
 	}
 	return nil
 }
@@ -299,6 +300,9 @@ func (n *node) startRaft() error {
 	if err != nil {
 		return err
 	}
+	if err := n.readLog(w); err != nil {
+		return err
+	}
 	if n.beat, err = newBeat(); err != nil {
 		return err
 	}
@@ -315,6 +319,16 @@ func (n *node) startRaft() error {
 		},
 	})
 	return err
+}
+
+// readLog takes note of what this node may have known before it ended.
+func (n *node) readLog(s raft.LogStore) error {
+	var boots cluster.LoggedBoots
+	if err := raft.Logged(s, boots.Saw); err != nil {
+		return err
+	}
+	n.logged.Store(&boots)
+	return nil
 }
 
 func (n *node) machineOptions() agent.Options {
