@@ -140,7 +140,7 @@ func (v *View) member(name cluster.NodeName, inc cluster.Incarnation) status.Mem
 			m.LeaseMS = leaseLeft(s, age).Milliseconds()
 		}
 	}
-	m.WhyNot = v.whyNot(inc, s, m)
+	m.WhyNot = v.whyNot(name, inc, s, m)
 	return m
 }
 
@@ -220,12 +220,12 @@ func (v *View) stateOf(inc cluster.Incarnation) string {
 }
 
 // whyNot says why a node could not take over, or does not stream.
-func (v *View) whyNot(inc cluster.Incarnation, s *cluster.Status, m status.Member) string {
+func (v *View) whyNot(name cluster.NodeName, inc cluster.Incarnation, s *cluster.Status, m status.Member) string {
 	if inc == 0 {
-		return "never heard of"
+		return strings.TrimSuffix("never heard of: "+v.Unreached[name], ": ")
 	}
 	if s == nil || !v.linked(inc) {
-		return v.silence(inc)
+		return v.silence(name, inc)
 	}
 	if m.Role == status.RolePrimary || m.Role == status.RoleWitness || m.Role == status.RoleNone || v.State == nil {
 		return "" // of the last kind says its trouble
@@ -250,19 +250,16 @@ func (v *View) whyNot(inc cluster.Incarnation, s *cluster.Status, m status.Membe
 	return strings.Join(slices.Compact(why), "; ")
 }
 
-func (v *View) silence(inc cluster.Incarnation) string {
-	p := v.peer(inc)
-	switch {
-	case p == nil:
-		return "no link"
-	case !p.Linked && p.LinkAge > 0:
-		return strings.TrimSuffix(fmt.Sprintf("no link for %s: %s", roughly(p.LinkAge), p.Why), ": ")
-	case !p.Linked:
-		return strings.TrimSuffix("no link: "+p.Why, ": ")
-	case p.Status == nil:
+func (v *View) silence(name cluster.NodeName, inc cluster.Incarnation) string {
+	switch p := v.peer(inc); {
+	case p != nil && p.Linked && p.Status == nil:
 		return "linked, nothing heard yet"
+	case p != nil && p.Linked:
+		return fmt.Sprintf("linked, silent for %s", roughly(p.StatusAge))
+	case p != nil && p.LinkAge > 0:
+		return strings.TrimSuffix(fmt.Sprintf("no link for %s: %s", roughly(p.LinkAge), v.Unreached[name]), ": ")
 	}
-	return fmt.Sprintf("linked, silent for %s", roughly(p.StatusAge))
+	return strings.TrimSuffix("no link: "+v.Unreached[name], ": ")
 }
 
 // roughly rounds a duration for people.

@@ -27,7 +27,8 @@ type View struct {
 	State      *cluster.State // nil before formation
 	Forming    string         // what formation waits for
 	Local      cluster.Status
-	Peers      []Peer // the other nodes, members or not
+	Peers      []Peer                      // the other nodes, members or not
+	Unreached  map[cluster.NodeName]string // why there is no link, of nodes that none was ever seen of too
 	Leader     cluster.Incarnation
 	Term       uint64
 	Applied    uint64
@@ -46,7 +47,6 @@ type Peer struct {
 	Host      string // empty: unknown
 	Linked    bool
 	LinkAge   time.Duration   // since the link came up or went down
-	Why       string          // it cannot be reached; empty: not known
 	Status    *cluster.Status // the last one heard; nil: none
 	StatusAge time.Duration
 }

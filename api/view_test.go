@@ -213,7 +213,9 @@ func badSituations() []situation {
 func TestMembersSayWhatIsWrong(t *testing.T) {
 	v := change(onPrimary(), func(v *View) {
 		v.Local.Serving, v.Local.Role, v.Local.Foreign = false, cluster.RoleDown, true
-		v.Peers[1].Linked, v.Peers[1].LinkAge, v.Peers[1].Why = false, 12*time.Second, "nothing listens on pg3:7432"
+		v.Peers[1].Linked, v.Peers[1].LinkAge = false, 12*time.Second
+		v.Unreached = map[cluster.NodeName]string{"pg2": "it was rolled back", "pg3": "nothing listens on pg3:7432"}
+		v.Peers = v.Peers[1:] // pg2 has not been linked since the start
 	})
 	got := map[string]string{}
 	for _, m := range Status(v).Members {
@@ -224,5 +226,8 @@ func TestMembersSayWhatIsWrong(t *testing.T) {
 	}
 	if want := "standby, unreachable, no link for 12s: nothing listens on pg3:7432"; got["pg3"] != want {
 		t.Errorf("pg3: %q, want %q", got["pg3"], want)
+	}
+	if want := "standby, unreachable, no link: it was rolled back"; got["pg2"] != want {
+		t.Errorf("pg2: %q, want %q", got["pg2"], want)
 	}
 }

@@ -226,18 +226,26 @@ func (c *containers) Rule(ctx context.Context, rule, node string) (int, error) {
 	return count, nil
 }
 
-// Refused implements scenario.Waits.
+// Refused implements scenario.Waits: another node says so.
 func (c *containers) Refused(ctx context.Context, node string) error {
 	return c.poll(ctx, node+" to be refused", func(ctx context.Context) error {
-		st, err := c.AnyStatus(ctx)
-		if err != nil {
-			return err
+		var errs []error
+		for _, other := range c.Nodes() {
+			if other == node {
+				continue
+			}
+			st, err := c.Status(ctx, other)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			m := st.Member(node)
+			if why := m.WhyNot + m.Trouble; strings.Contains(why, "rolled back") || strings.Contains(why, "quarantined") {
+				return nil
+			}
+			errs = append(errs, fmt.Errorf("%s says that its state is %q, %q", other, m.State, m.WhyNot+m.Trouble))
 		}
-		m := st.Member(node)
-		if why := m.WhyNot + m.Trouble; !strings.Contains(why, "rolled back") && !strings.Contains(why, "quarantined") {
-			return fmt.Errorf("its state is %q, %q", m.State, why)
-		}
-		return nil
+		return errors.Join(errs...)
 	})
 }
 

@@ -68,11 +68,11 @@ func (a apiNode) View() api.View {
 		v.ReadOnlyOK = true
 	case cluster.RoleDown, cluster.RolePromoting:
 	}
-	why := n.tr.Load().Unreached()
+	v.Unreached = n.tr.Load().Unreached()
 	for _, p := range s.Peers {
 		v.Peers = append(v.Peers, api.Peer{
 			Name: p.Name, Inc: p.Inc, Host: string(p.Name), Linked: p.Linked,
-			LinkAge: p.LinkAge, Why: why[p.Name], Status: p.Status, StatusAge: p.StatusAge,
+			LinkAge: p.LinkAge, Status: p.Status, StatusAge: p.StatusAge,
 		})
 	}
 	v.Host = string(n.opt.Name)
