@@ -35,6 +35,9 @@ func TestNoSessionAtPromotion(t *testing.T) {
 	if l.done(TaskCloseGate, Result{}); l.task(TaskPromote) == nil {
 		t.Fatalf("no promotion; rule %s: %s", l.m.rule, l.m.decision.Why)
 	}
+	if p := l.task(TaskPromote); len(p.Lineage) == 0 { // what is not in it is moved aside before (5.5.f)
+		t.Errorf("%+v", p)
+	}
 }
 
 // TestAdmissionTellsItsTimings: the record of a change of primary has the durations of its steps (I10).

@@ -170,7 +170,7 @@ func (m *Machine) carryOut(a cluster.NodeAct) {
 		e := m.st.Epoch()
 		m.arm()
 		m.run(Task{
-			Kind: TaskPromote, Limit: 10 * time.Second, Timeline: e.Timeline, Parent: e.Elected.Timeline,
+			Kind: TaskPromote, Limit: 10 * time.Second, Timeline: e.Timeline, Parent: e.Elected.Timeline, Lineage: m.st.Lineage(),
 			Elected: e.Elected, Settings: m.settings(), Slots: m.slots(), LetGo: m.letGo(),
 		})
 	case cluster.ActStartPrimary:

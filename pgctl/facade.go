@@ -189,13 +189,18 @@ func (p *Postgres) Plug(own, next cluster.Timeline) error {
 	return nil
 }
 
-func (p *Postgres) stripStubs() error {
+// setStubs makes recovery follow the timeline that the position was read on.
+func (p *Postgres) setStubs() error {
 	c, err := wal.ReadControl(p.opt.DataDir)
 	if err != nil {
 		return err
 	}
-	_, err = wal.StripStubs(p.dataFile("pg_wal"), c.Timeline())
-	return err
+	dir := p.dataFile("pg_wal")
+	newest, err := wal.NewestTimeline(dir, c.Timeline(), max(c.MinRecoveryPoint, c.Checkpoint))
+	if err != nil {
+		return err
+	}
+	return wal.SetStubs(dir, c.Timeline(), newest)
 }
 
 // gateOf is the gate in front of the running server.

@@ -197,3 +197,54 @@ func TestContractSourceSettings(t *testing.T) {
 	}
 	w.follow(b, a, "b.e1")
 }
+
+// TestContractStartOverAGap: a standby holds WAL of an assigned timeline, which is not the number after its own, and was
+// killed before its control file says so. Recovery counts timelines up from there: without a stub for the number between it ends at the
+// old one (PROTOCOL 5.5.f, 5.6.b).
+func TestContractStartOverAGap(t *testing.T) {
+	w := newWorld(t)
+	a, b, c := w.founder("a", 0xa), w.node("b", 0xb), w.node("c", 0xc)
+	w.sql(a, "CREATE TABLE t (x int)")
+	for _, n := range []*node{b, c} {
+		w.must(a.EnsureSlots(w.ctx, []string{SlotName(b.inc), SlotName(c.inc)}, nil))
+		w.must(n.Clone(w.ctx, a.source(), 0, nil))
+		w.must(n.Start(w.ctx, StartSpec{Recovery: true, Settings: Nobody()}))
+		w.follow(n, a, n.name+".e1")
+	}
+	w.must(errors.Join(a.Kill(), a.Gone(w.ctx)))
+	f, err := b.Fence(w.ctx)
+	w.must(err)
+	w.must(b.EnsureSlots(w.ctx, []string{SlotName(c.inc)}, nil))
+	_, err = b.Promote(w.ctx, 3, f.Position)
+	w.must(err)
+	_, err = c.Fence(w.ctx)
+	w.must(err)
+	w.follow(c, b, "c.e2")
+	w.sql(b, "INSERT INTO t VALUES (1)")
+	end := lsn(w.sql(b, "SELECT pg_current_wal_flush_lsn()")[0][0])
+	w.until("c has it", func() bool {
+		r, err := c.Received(w.ctx)
+		return err == nil && r.Timeline == 3 && r.Flushed >= end
+	})
+	w.must(errors.Join(b.Kill(), c.Kill(), b.Gone(w.ctx), c.Gone(w.ctx)))
+	down := c.Position(w.ctx)
+	d, err := c.Disk(w.ctx)
+	if err != nil || !down.Known || down.Position.Timeline != 3 || d.Control.Timeline() != 1 {
+		t.Fatalf("down at %+v, control file on timeline %d, %v", down, d.Control.Timeline(), err)
+	}
+
+	w.must(c.Start(w.ctx, StartSpec{Recovery: true, Settings: Nobody()}))
+	if n := w.sql(c, "SELECT count(*) FROM t")[0][0]; n != "1" {
+		t.Errorf("recovery did not come to timeline 3: %s rows", n)
+	}
+	up, err := c.Fence(w.ctx)
+	if err != nil || up.Position != down.Position {
+		t.Fatalf("up at %+v, was down at %+v: %v", up, down, err)
+	}
+	if p, err := c.Promote(w.ctx, 5, up.Position); err != nil || p.Switch != up.Position.LSN {
+		t.Fatalf("promoted: %+v, %v", p, err)
+	}
+	if n := w.sql(c, "SELECT count(*) FROM t")[0][0]; n != "1" {
+		t.Errorf("%s rows after the promotion", n)
+	}
+}

@@ -248,7 +248,7 @@ func (p *Postgres) prepareStart(spec StartSpec) error {
 			return err
 		}
 	}
-	return p.stripStubs()
+	return p.setStubs()
 }
 
 func (p *Postgres) awaitReady(ctx context.Context, s *server) error {

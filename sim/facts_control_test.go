@@ -22,6 +22,7 @@ var controls = []struct {
 	{"conninfo does not end a receiver", "a reload ends the receiver"},
 	{"timelines collide", "numbers of its own"},
 	{"stubs plug timelines", "stubs are ignored"},
+	{"recovery ends at a gap", "gaps are passed over"},
 	{"rewind needs the checkpoint", "always rewinds"},
 	{"rewind needs the checkpoint", "never rewinds"},
 	{"list armed late", "armed at once"},
@@ -146,6 +147,13 @@ func (p liar) Promote() {
 func (p liar) Plug(t cluster.Timeline) {
 	if !p.is("stubs are ignored") {
 		p.simServer.Plug(t)
+	}
+}
+
+// Unplug implements facts.Server.
+func (p liar) Unplug() {
+	if !p.is("gaps are passed over") {
+		p.simServer.Unplug()
 	}
 }
 

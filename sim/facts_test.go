@@ -174,6 +174,7 @@ func (p *simServer) Start() { p.do(agent.Task{Kind: agent.TaskPrimary, Settings:
 
 // StartStandby implements facts.Server.
 func (p *simServer) StartStandby() {
+	p.n.vol.pg.bare = true
 	p.do(agent.Task{Kind: agent.TaskRecovery})
 	p.pg().tell(p.settings())
 	p.l.up = p.up
@@ -289,6 +290,9 @@ func (p *simServer) Checkpoint() { p.pg().checkpoint() }
 
 // Plug implements facts.Server.
 func (p *simServer) Plug(t cluster.Timeline) { p.n.vol.pg.plugged = t }
+
+// Unplug implements facts.Server.
+func (p *simServer) Unplug() { p.n.vol.pg.plugged = 0 }
 
 // Promote implements facts.Server.
 func (p *simServer) Promote() { p.pg().promoteUnasked() }

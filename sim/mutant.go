@@ -31,6 +31,7 @@ const (
 	MutantCutOff    Mutant = "read-write start after a crash in promotion"   // 5.6.e
 	MutantFlushed   Mutant = "flushed is a lie"                              // 5.7.c
 	MutantFlushedTL Mutant = "flushed without timeline"                      // 5.7.c
+	MutantGap       Mutant = "stub below the newest timeline stripped"       // 5.5.f
 	MutantReader    Mutant = "reader left in the way of the re-attach"       // 5.5.g
 	MutantReboot    Mutant = "restart in place after a reboot of the kernel" // 5.8
 	MutantAlone     Mutant = "served without a majority of grants"           // 4.1, 5.6.a
@@ -111,6 +112,7 @@ var mutants = []mutantSpec{
 	{name: MutantCutOff, most: 200, draft: true, with: []string{"kill", "kill and restart at once"}},
 	{name: MutantFlushed, most: 80},
 	{name: MutantFlushedTL, most: 200, draft: true, with: []string{"kill"}},
+	{name: MutantGap, most: 200, with: []string{"kill all", "kill"}, liveness: true},
 	{name: MutantReader, most: 100, with: []string{"block replay", "kill"}, liveness: true},
 	{name: MutantReboot, most: 100, with: []string{"reboot"}},
 	{name: MutantAlone, most: 100, with: []string{"isolate"}},

@@ -5,6 +5,7 @@ package sim
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -32,7 +33,8 @@ type pgDisk struct {
 	trusted   bool             // by a mutant: a rewind that did nothing
 	viewTL    cluster.Timeline // what pg_stat_wal_receiver last said (S0.8)
 	removed   int              // WAL before this record is not kept any more
-	plugged   cluster.Timeline // the numbers below this one have stubs
+	plugged   cluster.Timeline // the numbers below this one have history files or stubs
+	bare      bool             // nobody looks after them at a start
 }
 
 func (d *pgDisk) interrupted(w *World) {
@@ -64,6 +66,19 @@ func (d *pgDisk) history() cluster.History {
 		}
 	}
 	return h
+}
+
+// reach is how far recovery gets: it counts timelines up from the control file's, and goes no further than the first number
+// without a history file.
+func (d *pgDisk) reach() int {
+	tl := d.controlTL
+	for i, r := range d.recs {
+		if r.tl > tl+1 && r.tl > d.plugged {
+			return i
+		}
+		tl = max(tl, r.tl)
+	}
+	return math.MaxInt
 }
 
 // crash loses what was not flushed, or a part of it.
@@ -101,6 +116,7 @@ type postgres struct {
 	recv     *stream
 	child    *stream // a child of the postmaster that will be the WAL receiver: it has no title yet (PROTOCOL 5.2.b)
 	replayed int     // records
+	reach    int     // records up to the end that recovery knows of
 	paused   bool    // replay is (S0.2): it asks for nothing, not even when there is nothing left to replay
 	reader   bool    // one is in the way of what comes next (S0.11)
 	asked    bool    // pg_promote() was called, and waits for the reader
@@ -124,7 +140,8 @@ type commit struct {
 
 func (l *life) pgStart(rw bool) *postgres {
 	p := &postgres{w: l.w, l: l, d: l.vol.pg, rw: rw, progress: l.w.now, armed: !rw} // a standby lists a name that is nobody's
-	p.replayed = len(p.d.recs)
+	p.reach = p.d.reach()
+	p.replayed = min(len(p.d.recs), p.reach)
 	p.d.viewTL = 0 // it is in shared memory
 	l.pg = p
 	l.pgGen++
@@ -181,7 +198,7 @@ func (p *postgres) add(r rec) rec {
 // replay follows what is flushed unless something is in its way.
 func (p *postgres) replay() {
 	if !p.paused && !p.reader || p.rw {
-		p.replayed = p.d.flushed
+		p.replayed = min(p.d.flushed, p.reach)
 	}
 }
 
@@ -348,7 +365,7 @@ func (p *postgres) promote(tl cluster.Timeline, elected cluster.Position, e clus
 		p.recv.close()
 	}
 	p.d.flushed = len(p.d.recs)
-	end := p.d.end()
+	end := p.d.posAt(min(len(p.d.recs), p.reach))
 	if end != elected {
 		return agent.Result{}, fmt.Errorf("switched at %s, elected at %s", end, elected)
 	}

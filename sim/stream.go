@@ -3,6 +3,7 @@
 package sim
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -78,6 +79,7 @@ func (p *postgres) connect(s *stream) {
 	if len(mine) < u.d.removed {
 		return // refused: the requested WAL segment has already been removed
 	}
+	p.learns(u.timeline())
 	p.recv = s
 	u.senders = append(u.senders, s)
 	p.l.note("streams from %s as %s at %s", s.host, s.app, p.d.end())
@@ -94,6 +96,13 @@ func (p *postgres) connect(s *stream) {
 		}
 	})
 	s.watch()
+}
+
+// learns: a WAL receiver fetches the history files up to its upstream's timeline, stubs too.
+func (p *postgres) learns(tl cluster.Timeline) {
+	p.d.plugged = max(p.d.plugged, tl)
+	p.reach = math.MaxInt
+	p.replay()
 }
 
 // serves says whether a WAL sender takes a receiver with that position, whose WAL it does not have: from the start of the
@@ -189,6 +198,7 @@ func (s *stream) arrived(batch []rec) {
 			s.close() // a new timeline begins with a new segment: the receiver ends, and another is tried
 			return
 		}
+		s.down.learns(batch[len(batch)-1].tl)
 		s.down.d.recs = append(s.down.d.recs, batch[n:]...)
 		s.down.flush()
 	}

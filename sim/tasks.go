@@ -272,7 +272,12 @@ func (j *job) start(rw bool) {
 	d.flushed = len(d.recs)
 	j.letGo()
 	l.up = upstreamFile{}
-	d.plugged = 0 // stubs are stripped before each start
+	if !d.bare { // a start needs those below, and no others
+		d.plugged = d.end().Timeline
+		if l.w.opt.Mutant == MutantGap {
+			d.plugged = 0
+		}
+	}
 	p := l.pgStart(rw)
 	if !rw {
 		j.plug()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/pgquorum/pgquorum/agent"
 	"github.com/pgquorum/pgquorum/cluster"
+	"github.com/pgquorum/pgquorum/pgctl"
 	"github.com/pgquorum/pgquorum/raft"
 	"github.com/pgquorum/pgquorum/raft/transport"
 )
@@ -162,4 +163,21 @@ func (s *shell) request(ctx context.Context, r cluster.Request) (cluster.Respons
 		s.mu.Unlock()
 		return cluster.Response{}, ctx.Err()
 	}
+}
+
+// moveForeign leaves WAL of the epoch's lineage alone to a running standby, before it follows or is promoted. It is started
+// again if it may have adopted a foreign timeline (PROTOCOL 5.5.f).
+func (s *shell) moveForeign(ctx context.Context, t agent.Task) error {
+	if t.Timeline == 0 { // the lineage is not ours yet
+		return nil
+	}
+	pg := s.n.pg
+	moved, err := pg.MoveForeign(t.Timeline, t.Lineage)
+	if err != nil || moved == 0 {
+		return err
+	}
+	if _, err := pg.Stop(ctx, pgctl.StopSpec{Mode: pgctl.Fast, Timeout: 2 * time.Second}); err != nil {
+		return err
+	}
+	return pg.Start(ctx, pgctl.StartSpec{Recovery: true, Settings: pgctl.Nobody()})
 }

@@ -165,19 +165,8 @@ func (s *shell) startStandby(ctx context.Context, t agent.Task) error {
 func (s *shell) order(ctx context.Context, t agent.Task) error {
 	pg := s.n.pg
 	s.letGo(t)
-	if t.Timeline != 0 {
-		moved, err := pg.MoveForeign(t.Timeline, t.Lineage)
-		if err != nil {
-			return err
-		}
-		if moved > 0 {
-			if _, err := pg.Stop(ctx, pgctl.StopSpec{Mode: pgctl.Fast, Timeout: 2 * time.Second}); err != nil {
-				return err
-			}
-			if err := pg.Start(ctx, pgctl.StartSpec{Recovery: true, Settings: pgctl.Nobody()}); err != nil {
-				return err
-			}
-		}
+	if err := s.moveForeign(ctx, t); err != nil {
+		return err
 	}
 	// The reload of the order brings QuickWAL about; keepHouse ends it.
 	if err := pg.QuickWAL(!t.Tight); err != nil {
@@ -250,6 +239,9 @@ func (s *shell) afterPrimary(ctx context.Context, t agent.Task, r agent.Result) 
 func (s *shell) promote(ctx context.Context, t agent.Task) (agent.Result, error) {
 	pg := s.n.pg
 	steps := newSteps()
+	if err := s.moveForeign(ctx, t); err != nil {
+		return agent.Result{}, err
+	}
 	saved := make(chan error, 1)
 	go func() { saved <- errors.Join(s.mayWrite(ctx, t), pg.Plug(t.Parent, t.Timeline)) }()
 	err := pg.CloseGateFor(ctx, settings(t))

@@ -115,9 +115,19 @@ func WriteStubs(dir string, own, next cluster.Timeline) error {
 	return durable.SyncDir(dir)
 }
 
-// StripStubs removes stubs above the control file's timeline and returns how many. Run it before every start: a
-// node that crashed between stubs and promotion would refuse to start with them.
-func StripStubs(dir string, control cluster.Timeline) (int, error) {
+// SetStubs leaves the stubs that a start needs, and no other. Recovery finds its newest timeline by counting up from the
+// control file's, and ends at the first number without a history file: those below newest get one. Above newest there may
+// be none: a node that crashed between stubs and promotion would refuse to start with them.
+func SetStubs(dir string, control, newest cluster.Timeline) error {
+	if err := WriteStubs(dir, control, newest); err != nil {
+		return err
+	}
+	_, err := StripStubs(dir, newest)
+	return err
+}
+
+// StripStubs removes the stubs above a timeline and returns how many.
+func StripStubs(dir string, above cluster.Timeline) (int, error) {
 	names, err := readNames(dir)
 	if err != nil {
 		return 0, err
@@ -125,7 +135,7 @@ func StripStubs(dir string, control cluster.Timeline) (int, error) {
 	removed := 0
 	for _, n := range names {
 		f, ok := parseName(n)
-		if !ok || !f.history || f.timeline <= control {
+		if !ok || !f.history || f.timeline <= above {
 			continue
 		}
 		b, err := os.ReadFile(filepath.Join(dir, n))

@@ -59,14 +59,25 @@ func TestStubs(t *testing.T) {
 	if newest, err := NewestTimeline(dir, 1, 0x101); err != nil || newest != 1 {
 		t.Fatal(newest, err)
 	}
+	check := func(want ...string) {
+		t.Helper()
+		names, _ := readNames(dir)
+		if slices.Sort(names); !slices.Equal(names, want) {
+			t.Fatalf("%q instead of %q", names, want)
+		}
+	}
 	if n, err := StripStubs(dir, 2); err != nil || n != 2 {
 		t.Fatal(n, err)
 	}
-	names, _ := readNames(dir)
-	slices.Sort(names)
-	if !slices.Equal(names, []string{"00000002.history", "00000003.history"}) {
-		t.Fatal(names)
+	check("00000002.history", "00000003.history")
+	if n, err := StripStubs(dir, 1); err != nil || n != 1 {
+		t.Fatal(n, err)
 	}
+	check("00000003.history")
+	if err := errors.Join(WriteStubs(dir, 3, 6), SetStubs(dir, 1, 3)); err != nil {
+		t.Fatal(err)
+	}
+	check("00000002.history", "00000003.history")
 	if b, _ := os.ReadFile(filepath.Join(dir, "00000003.history")); string(b) != string(real) {
 		t.Fatal("a real history was replaced")
 	}

@@ -9,6 +9,7 @@ func All() []Fact {
 		{"conninfo does not end a receiver", "S0.2, E3", conninfoEndsNothing},
 		{"timelines collide", "S0.3, E1", timelinesCollide},
 		{"stubs plug timelines", "S0.3, E2", stubsPlug},
+		{"recovery ends at a gap", "5.5.f", recoveryEndsAtGap},
 		{"rewind needs the checkpoint", "S0.4, E46", rewindNeedsCheckpoint},
 		{"list armed late", "S0.5, E4", listArmedLate},
 		{"list armed before", "S0.5, E4i", listArmedBefore},
@@ -109,6 +110,29 @@ func stubsPlug(s *stage) {
 	b.Stop()
 	a.Checkpoint()
 	s.must(b.Rewind(a), "pg_rewind does not tell timelines 3 and 5 apart")
+}
+
+// recoveryEndsAtGap: recovery finds its newest timeline by counting up from the control file's, so a standby that is
+// started without the stubs that its upstream had leaves out WAL that it holds (5.5.f).
+func recoveryEndsAtGap(s *stage) {
+	a, b := s.siblings()
+	a.Plug(3)
+	s.promote(a)
+	b.Order(a, "b")
+	s.write(a)
+	s.streams(a, "b")
+	s.catchUp(a, b)
+	b.Kill()
+	end := b.Position()
+	s.must(end == a.Position() && end.Timeline == 3, "it holds %s, its upstream %s", end, a.Position())
+	b.Park()
+	b.Unplug()
+	b.StartStandby()
+	s.stays("recovery ends before its WAL does", func() bool { return b.Replayed() < end.LSN })
+	b.Kill()
+	b.Plug(3)
+	b.StartStandby()
+	s.until("recovery goes on", func() bool { return b.Replayed() >= end.LSN })
 }
 
 // rewindNeedsCheckpoint: until the source's first checkpoint on its timeline pg_rewind of 15 finds no difference (8.3.c).

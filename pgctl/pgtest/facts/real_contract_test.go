@@ -301,7 +301,15 @@ func (s *server) Checkpoint() { s.do("checkpoint; select 1") }
 
 // Plug implements facts.Server.
 func (s *server) Plug(t cluster.Timeline) {
-	s.check(wal.WriteStubs(filepath.Join(s.Data, "pg_wal"), s.Position().Timeline, t))
+	c, err := wal.ReadControl(s.Data)
+	s.check(err)
+	s.check(wal.WriteStubs(filepath.Join(s.Data, "pg_wal"), c.Timeline(), t))
+}
+
+// Unplug implements facts.Server.
+func (s *server) Unplug() {
+	_, err := wal.StripStubs(filepath.Join(s.Data, "pg_wal"), 0)
+	s.check(err)
 }
 
 // Promote implements facts.Server.

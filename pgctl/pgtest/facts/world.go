@@ -49,6 +49,7 @@ type Server interface {
 	Checkpoint() // CHECKPOINT
 
 	Plug(t cluster.Timeline) // stub history files for the numbers below
+	Unplug()                 // no stubs
 	Promote()                // asks for it
 	Rewind(from Server) bool // whether pg_rewind found something to do; the server is stopped
 
