@@ -4,6 +4,7 @@ package cluster
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -122,4 +123,44 @@ func NextBackoff(attempts int) time.Duration {
 		return 0
 	}
 	return min(BackoffFirst<<min(attempts-1, 10), BackoffMax)
+}
+
+// leftOut: the position of a node's report is taken for unknown, because the others hold all that was acknowledged and it
+// would only keep them from serving. It is that of a primary whose commits reached nobody, or whose Postgres has ended, or
+// of a node that has gone since (docs/decisions/0002, 0006, 0010). In async mode what it alone holds was acknowledged too.
+func (v *LeaderView) leftOut(inc Incarnation) bool {
+	if !v.electing() || v.State.Async() {
+		return false
+	}
+	passed := func(i Incarnation) bool { return v.passed(i) && v.suffice(v.passed) }
+	return passed(inc) || v.away(inc) && v.suffice(func(i Incarnation) bool { return v.away(i) || passed(i) })
+}
+
+func (v *LeaderView) passed(inc Incarnation) bool {
+	c := v.State.Election.Cause
+	return inc == v.State.Primary() && (c == CauseNoProgress || c == CausePgDown)
+}
+
+// away: there has been no link for a while. Who starts again reports again.
+func (v *LeaderView) away(inc Incarnation) bool {
+	p := v.peer(inc)
+	return p != nil && !p.Linked && p.LinkAge >= AwayAfter
+}
+
+// suffice: without those left out the reports cover, and one of the others may win.
+func (v *LeaderView) suffice(left func(Incarnation) bool) bool {
+	var others []Incarnation
+	var best Position
+	for i := range v.Reports {
+		if r := &v.Reports[i]; !left(r.Inc) && v.holds(r) {
+			others = append(others, r.Inc)
+			if r.Position.Compare(best) > 0 {
+				best = r.Position
+			}
+		}
+	}
+	able := slices.ContainsFunc(v.Reports, func(r TimedReport) bool {
+		return slices.Contains(others, r.Inc) && r.Eligible && v.State.IsVoter(r.Inc) && v.State.InSets(r.Inc) && v.reaches(r.Position, best)
+	})
+	return able && v.State.Covered(others)
 }

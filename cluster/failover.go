@@ -15,6 +15,7 @@ const (
 	SilentWait      = time.Second           // 5.3.d: the same when commits have made no progress
 	TargetWait      = time.Second           // 10.1.f: for the report of a switchover's target
 	CoverageWait    = time.Second           // 3.5.b: for coverage in async mode
+	AwayAfter       = time.Second           // 5.4.a: whose link has been down so long is gone
 	PromoteDeadline = 2 * time.Second       // 5.1.f
 	ServeDeadline   = 3 * time.Second       // 5.1.f
 	StuckDeadline   = 10 * time.Second      // 5.1.e
@@ -216,35 +217,10 @@ func (v *LeaderView) counts(r *TimedReport) bool {
 }
 
 // known: the position of a report that counts is one.
-func (v *LeaderView) known(r *TimedReport) bool {
-	return v.holds(r) && (r.Inc != v.State.Primary() || !v.discounted())
-}
+func (v *LeaderView) known(r *TimedReport) bool { return v.holds(r) && !v.leftOut(r.Inc) }
 
 func (v *LeaderView) holds(r *TimedReport) bool {
 	return v.counts(r) && r.Known && !v.State.Member(r.Inc).Witness
-}
-
-// discounted: the old primary's commits reached nobody, or its Postgres has ended, and the others hold all that was
-// acknowledged. What the old primary alone holds would only elect it again (docs/decisions/0002, 0006). In async mode that
-// was acknowledged too.
-func (v *LeaderView) discounted() bool {
-	if !v.electing() || v.State.Async() || v.State.Election.Cause != CauseNoProgress && v.State.Election.Cause != CausePgDown {
-		return false
-	}
-	var others []Incarnation
-	var best Position
-	for i := range v.Reports {
-		if r := &v.Reports[i]; r.Inc != v.State.Primary() && v.holds(r) {
-			others = append(others, r.Inc)
-			if r.Position.Compare(best) > 0 {
-				best = r.Position
-			}
-		}
-	}
-	able := slices.ContainsFunc(v.Reports, func(r TimedReport) bool {
-		return slices.Contains(others, r.Inc) && r.Eligible && v.State.IsVoter(r.Inc) && v.State.InSets(r.Inc) && v.reaches(r.Position, best)
-	})
-	return able && v.State.Covered(others)
 }
 
 // reaches: a node at pos is at end, or gets there with the WAL that it lacks. One that diverged does not.
@@ -302,7 +278,7 @@ func (v *LeaderView) leaseWait() (Wait, time.Duration) {
 // is frozen or cut off, although its link still stands.
 func (v *LeaderView) mayImprove() bool {
 	for _, p := range v.Peers {
-		if p.Inc == v.State.Primary() && v.discounted() {
+		if v.leftOut(p.Inc) {
 			continue // its position would not count
 		}
 		if p.Linked && v.State.InSets(p.Inc) && p.Status != nil && p.StatusAge <= StatusFresh && !slices.Contains(v.reporters(true), p.Inc) {
@@ -343,7 +319,7 @@ func (v *LeaderView) counted() []Report {
 	reports := make([]Report, 0, len(v.Reports))
 	for i := range v.Reports {
 		if r := v.Reports[i].Report; v.counts(&v.Reports[i]) {
-			r.Known = r.Known && (r.Inc != v.State.Primary() || !v.discounted())
+			r.Known = r.Known && !v.leftOut(r.Inc)
 			reports = append(reports, r)
 		}
 	}
