@@ -14,6 +14,7 @@ SEED       ?= 1
 SEEDS      ?= 500
 START      ?= 1
 ROUNDS     ?= 10
+MINUTES    ?= 30
 FUZZ_TIME  ?= 30s
 export CGO_ENABLED := 0
 export PGQUORUM_IMAGE = $(IMAGE)
@@ -21,7 +22,7 @@ STACK      := go run ./e2e/cmd/stack
 
 .DEFAULT_GOAL := help
 .PHONY: help build images image up down destroy status logs kill-primary test unit lint sim sim-seed sim-soak model model-large contract \
-	e2e scenarios bench-failover bench-throughput size rss fuzz mutants fmt clean needs
+	e2e scenarios soak bench-failover bench-throughput size rss fuzz mutants fmt clean needs
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +91,9 @@ e2e: ## the tests on containers; one of them: RUN=TestName
 
 scenarios: image ## every file of e2e/scenarios on containers; some of them: SCENARIO=part of a name
 	PGQ_SCENARIOS='$(or $(SCENARIO),all)' go test -tags '$(TAGS) e2e' -count=1 -timeout 60m -run '^TestScenarios$$' -v ./e2e
+
+soak: image ## random scenarios on containers for MINUTES=30; the same again: PGQ_SEED= of the output
+	PGQ_SOAK_MINUTES=$(MINUTES) go test -tags '$(TAGS) e2e bench' -count=1 -timeout 0 -run '^TestSoak$$' -v ./e2e
 
 bench-failover: image ## the outages of every fault, p50 and max of ROUNDS=10
 	PGQ_BENCH_ROUNDS=$(ROUNDS) go test -tags 'e2e bench' -count=1 -timeout 60m -run TestBenchFailover -v ./e2e

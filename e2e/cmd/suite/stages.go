@@ -118,7 +118,7 @@ func lint(ctx context.Context, r *report) {
 		r.pass("gofmt")
 	}
 	check(ctx, r, "go vet", "go", "vet", "-tags", tags, "./...")
-	check(ctx, r, "go vet, all tags", "go", "vet", "-tags", tags+",e2e,contract", "./...")
+	check(ctx, r, "go vet, all tags", "go", "vet", "-tags", tags+",e2e,contract,bench", "./...")
 	golangciLint(ctx, r)
 }
 
