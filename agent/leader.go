@@ -20,6 +20,7 @@ type leadState struct {
 	attempts   int // epochs in a row that did not get to serve
 	hasServed  bool
 	transfer   time.Duration // when leadership was last offered to another
+	cutAt      time.Duration // since when the primary has been cut off
 }
 
 type timedReport struct {
@@ -28,7 +29,7 @@ type timedReport struct {
 }
 
 func (l *leadState) lead(time.Duration) {
-	l.reports, l.enoughAt, l.caughtUp, l.down, l.transfer = nil, 0, 0, nil, 0
+	l.reports, l.enoughAt, l.caughtUp, l.down, l.transfer, l.cutAt = nil, 0, 0, nil, 0, 0
 }
 
 func (l *leadState) newEpoch(time.Duration) { l.attempts, l.hasServed = l.attempts+1, false }
@@ -84,15 +85,21 @@ func (m *Machine) leaderView() *cluster.LeaderView {
 	me := cluster.PeerView{Inc: m.opt.Self, Linked: true, LinkAge: m.now - m.opt.Start, Status: &self, Evidence: m.evidence()}
 	i, _ := slices.BinarySearchFunc(v.Peers, m.opt.Self, func(p cluster.PeerView, i cluster.Incarnation) int { return cmp.Compare(p.Inc, i) })
 	v.Peers = slices.Insert(v.Peers, i, me)
-	if v.Enough() {
-		if m.lead.enoughAt == 0 {
-			m.lead.enoughAt = m.now
-		}
-		v.EnoughAt = m.now - m.lead.enoughAt
-	} else {
-		m.lead.enoughAt = 0
-	}
+	v.EnoughAt = m.lasts(&m.lead.enoughAt, v.Enough())
+	v.CutFor = m.lasts(&m.lead.cutAt, v.CutOff())
 	return v
+}
+
+// lasts is how long something has been so; since remembers.
+func (m *Machine) lasts(since *time.Duration, so bool) time.Duration {
+	switch {
+	case !so:
+		*since = 0
+		return 0
+	case *since == 0:
+		*since = m.now
+	}
+	return m.now - *since
 }
 
 // foretell tells the candidate that its election is proposed.

@@ -26,7 +26,7 @@ func (v *LeaderView) cause() (Cause, string) {
 	case v.leaseLapsed():
 		return CauseLeaseLapsed, fmt.Sprintf("no majority has granted %s a lease for %s", name, v.State.Lease())
 	case v.stuck():
-		return CauseNoProgress, fmt.Sprintf("commits on %s have waited, or its Postgres has answered nothing, for %s", name, StuckDeadline)
+		return CauseNoProgress, fmt.Sprintf("commits on %s have waited, or reach nobody, or its Postgres has answered nothing, for %s", name, StuckDeadline)
 	}
 	if v.tooLate() {
 		return CauseTimeout, fmt.Sprintf("%s does not get to serve", name)
@@ -62,7 +62,7 @@ func (v *LeaderView) leaseLapsed() bool {
 	var lapsed []Incarnation
 	for i := range v.Peers {
 		q := &v.Peers[i]
-		if q.Status == nil || q.StatusAge > StatusFresh || q.Status.Epoch != v.State.Epoch().Epoch {
+		if !q.fresh() || q.Status.Epoch != v.State.Epoch().Epoch {
 			continue
 		}
 		age := time.Duration(q.Status.GrantAgeMS)*time.Millisecond + q.StatusAge
@@ -91,7 +91,7 @@ func (v *LeaderView) othersCould() bool {
 			continue
 		}
 		voters = append(voters, q.Inc)
-		if q.Status != nil && q.StatusAge <= StatusFresh && q.Status.Eligible && q.Status.Known {
+		if q.fresh() && q.Status.Eligible && q.Status.Known {
 			data = append(data, q.Inc)
 		}
 	}
@@ -100,9 +100,28 @@ func (v *LeaderView) othersCould() bool {
 
 func (v *LeaderView) stuck() bool {
 	p := v.peer(v.State.Primary())
-	return p != nil && p.Status != nil && p.StatusAge <= StatusFresh &&
-		time.Duration(p.Status.StuckMS)*time.Millisecond >= StuckDeadline && v.othersCould()
+	says := p != nil && p.fresh() && time.Duration(p.Status.StuckMS)*time.Millisecond >= StuckDeadline
+	return (says || v.CutFor >= StuckDeadline) && v.othersCould()
 }
+
+// CutOff: the leader does not hear the primary, and hears of so many others that they do not stream from it that its commits
+// reach no quorum. Where a link is missing between two nodes only, a third one may go on granting it a lease.
+func (v *LeaderView) CutOff() bool {
+	if p := v.peer(v.State.Primary()); v.State.Phase != PhasePromoted || v.State.Async() || v.State.D.K == 0 || p == nil || p.fresh() {
+		return false
+	}
+	reached := 0
+	for _, inc := range v.State.D.Set {
+		q := v.peer(inc)
+		if inc != v.State.Primary() && (q == nil || !q.fresh() || q.Status.Streaming) {
+			reached++
+		}
+	}
+	return reached < v.State.D.K
+}
+
+// fresh: its status says something about now.
+func (p *PeerView) fresh() bool { return p.Status != nil && p.StatusAge <= StatusFresh }
 
 // tooLate: no Promoted, or not serving, within the deadlines and the back-off (PROTOCOL 5.1.f).
 func (v *LeaderView) tooLate() bool {

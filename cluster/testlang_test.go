@@ -284,6 +284,8 @@ func (l *lang) leader(d *datadriven.TestData) string {
 			l.v.ElectAge = l.dur(a)
 		case "enough":
 			l.v.EnoughAt = l.dur(a)
+		case "cut":
+			l.v.CutFor = l.dur(a)
 		case "backoff":
 			l.v.Backoff = l.dur(a)
 		case "caught_up":

@@ -15,35 +15,26 @@ import (
 	"github.com/pgquorum/pgquorum/e2e/seed"
 )
 
-// TestSoak plays random scenarios on one stack for PGQ_SOAK_MINUTES. sim.TestRandomScenarios plays such on virtual time.
+// TestSoak plays random scenarios on one stack for PGQ_SOAK_MINUTES, or until one fails. sim.TestRandomScenarios plays such on virtual time.
 func TestSoak(t *testing.T) {
 	minutes, err := strconv.Atoi(os.Getenv("PGQ_SOAK_MINUTES"))
 	if err != nil {
 		t.Fatalf("PGQ_SOAK_MINUTES: %v", err)
 	}
-	var c *containers
-	first, played, stacks := seed.First(), 0, 0
-	for end := time.Now().Add(time.Duration(minutes) * time.Minute); time.Now().Before(end); played++ {
-		if c == nil {
-			c = newContainers(t, nil, 25471+10*stacks)
-			stacks++
-		}
+	c := newContainers(t, nil, 25471)
+	first, played := seed.First(), 0
+	for end := time.Now().Add(time.Duration(minutes) * time.Minute); time.Now().Before(end) && !t.Failed(); played++ {
 		n := first + uint64(played)
 		text := scenario.Random(n, 8)
 		s, err := scenario.Parse("random.txt", text)
 		if err != nil {
 			t.Fatalf("seed %d: %v\n%s", n, err, text)
 		}
-		if !t.Run(fmt.Sprint(n), func(t *testing.T) {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Log("\n" + text)
 			c.play(t, s)
-		}) {
-			c.ledger.Stop()
-			c = nil
-		}
+		})
 	}
-	t.Logf("%d scenarios from seed %d, on %d stacks", played, first, stacks)
-	if c != nil {
-		c.finish()
-	}
+	t.Logf("%d scenarios from seed %d", played, first)
+	c.finish()
 }

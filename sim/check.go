@@ -147,13 +147,20 @@ func (c *checker) command(l *life, index uint64, old, s *cluster.State, cmd clus
 func (c *checker) elected(l *life, old, s *cluster.State, e cluster.Elect) {
 	known := map[cluster.Incarnation]bool{}
 	var who []cluster.Incarnation
+	var best cluster.Position
+	for _, r := range e.Reports {
+		if r.Known && r.Position.Compare(best) > 0 {
+			best = r.Position
+		}
+	}
 	for _, r := range e.Reports {
 		if r.Known {
 			known[r.Inc] = true
 		}
-		// What somebody promoted by hand since it reported still has what it had.
+		// What somebody promoted by hand since it reported still has what it had, and a catch-up that was ordered while this
+		// command was on its way takes nobody further than the best.
 		v := c.w.volume(r.Inc)
-		if r.Known && v != nil && old.Assigned(v.pg.end().Timeline) && v.pg.end().Compare(r.Position) > 0 && c.reported[r.Inc] != (reported{e.Epoch, r.Position}) {
+		if r.Known && v != nil && old.Assigned(v.pg.end().Timeline) && v.pg.end().Compare(r.Position) > 0 && v.pg.end().Compare(best) > 0 && c.reported[r.Inc] != (reported{e.Epoch, r.Position}) {
 			c.fail("I4", "epoch %d elected by a report of %s that it did not make: %s", e.Epoch, c.w.nameOf(r.Inc), r.Position)
 		}
 		who = append(who, r.Inc)

@@ -110,7 +110,7 @@ func (d *dice) try(kind, i int) bool {
 	case kind == 12 && well && s.running:
 		d.say("freeze %s %s", name, d.one("container", "postgres", "init"))
 		s.frozen = true
-	case kind < 15 && well:
+	case kind < 15 && d.serving() == len(d.nodes): // a cut is proved from the others
 		links := d.one("raft", "replication", "all")
 		d.say("cut %s %s", name, links)
 		s.cut, s.mute = true, links == "replication"
