@@ -9,7 +9,7 @@ import (
 )
 
 // Random is the text of a scenario that nobody wrote: faults of both worlds, and after each of them what a cluster of three
-// owes then. Two nodes that hold everything and hear each other must serve; all three, once whole, must be redundant, and
+// owes then. Two nodes that nothing has befallen and that hear each other must serve; all three, once whole, must be redundant, and
 // nothing may be lost. The same seed gives the same text.
 func Random(seed uint64, faults int) string {
 	d := &dice{rng: rand.New(rand.NewPCG(seed, 1))}
@@ -36,7 +36,7 @@ func Random(seed uint64, faults int) string {
 type state struct {
 	up, frozen, cut bool
 	mute            bool // its Postgres is cut off and its process 1 is not
-	whole           bool // it holds what the others do
+	whole           bool // nothing has befallen it; else it may have to be rewound, which takes a primary that serves
 	running         bool // its Postgres surely does
 }
 
@@ -107,12 +107,16 @@ func (d *dice) try(kind, i int) bool {
 	case kind < 12 && !s.up:
 		d.say("start %s", name)
 		s.up, s.running = true, false
+		return true
 	case kind == 12 && well && s.running:
 		d.say("freeze %s %s", name, d.one("container", "postgres", "init"))
 		s.frozen = true
 	case kind < 15 && d.serving() == len(d.nodes): // a cut is proved from the others
-		links := d.one("raft", "replication", "all")
-		d.say("cut %s %s", name, links)
+		links, from := d.one("raft", "replication", "all"), ""
+		if d.rng.IntN(3) == 0 { // one link is missing
+			from = fmt.Sprintf(" from pg%d", 1+(i+1+d.rng.IntN(2))%len(d.nodes))
+		}
+		d.say("cut %s %s%s", name, links, from)
 		s.cut, s.mute = true, links == "replication"
 	case kind == 15 && (s.frozen || s.cut):
 		d.say("heal")
@@ -123,8 +127,8 @@ func (d *dice) try(kind, i int) bool {
 		}
 	case kind == 16 && d.serving() == len(d.nodes):
 		d.say("kill all container")
-		for j := range d.nodes {
-			d.nodes[j].up = false
+		for j := range d.nodes { // whoever is started first needs nobody else
+			d.nodes[j] = state{whole: d.fresh}
 		}
 	case kind == 17 && d.fresh:
 		d.say("wipe %s\nstart %s", name, name)
@@ -136,6 +140,9 @@ func (d *dice) try(kind, i int) bool {
 		}
 	default:
 		return false
+	}
+	if kind < 16 {
+		s.whole = false
 	}
 	return true
 }
