@@ -16,6 +16,7 @@ type leadState struct {
 	enoughAt   time.Duration // since when they are enough
 	caughtUp   cluster.Incarnation
 	caughtUpAt time.Duration
+	electAt    time.Duration // when Elect was proposed last
 	down       *cluster.PgDown
 	attempts   int // epochs in a row that did not get to serve
 	hasServed  bool
@@ -29,7 +30,7 @@ type timedReport struct {
 }
 
 func (l *leadState) lead(time.Duration) {
-	l.reports, l.enoughAt, l.caughtUp, l.down, l.transfer, l.cutAt = nil, 0, 0, nil, 0, 0
+	l.reports, l.enoughAt, l.caughtUp, l.down, l.transfer, l.cutAt, l.electAt = nil, 0, 0, nil, 0, 0, 0
 }
 
 func (l *leadState) newEpoch(time.Duration) { l.attempts, l.hasServed = l.attempts+1, false }
@@ -47,6 +48,9 @@ func (l *leadState) report(now time.Duration, r cluster.Report) {
 		l.reports[i] = timedReport{r, now}
 	}
 }
+
+// electOnItsWay is how long an Elect that was proposed may still be committed: longer than a write of raft's log takes.
+const electOnItsWay = time.Second
 
 func (m *Machine) reportOf(p *peer, r cluster.Report) {
 	mb := m.st.Member(p.inc)
@@ -135,12 +139,18 @@ func (m *Machine) decideLeader() {
 	switch {
 	case o.Command != nil:
 		m.propose("lead "+string(d.Rule), *o.Command)
+		if o.Command.Elect != nil {
+			m.lead.electAt = m.now
+		}
 		m.foretell(o.Command.Elect)
 	case o.Conf != nil:
 		if m.due("conf", time.Second) {
 			m.do(ProposeConf{Change: *o.Conf})
 		}
 	case o.CatchUp != nil:
+		if m.lead.electAt != 0 && m.now < m.lead.electAt+electOnItsWay { // it holds the report that this would outdate (5.2.g)
+			return
+		}
 		m.lead.caughtUp, m.lead.caughtUpAt = o.To, m.now
 		if o.To == m.opt.Self {
 			m.catchUpAsked(*o.CatchUp)

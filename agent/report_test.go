@@ -3,7 +3,9 @@
 package agent
 
 import (
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/pgquorum/pgquorum/cluster"
 )
@@ -58,5 +60,42 @@ func TestSettleFromNobody(t *testing.T) {
 	l.apply(cluster.Command{ChangeD: &cluster.ChangeD{Epoch: 2, D: cluster.Durability{Set: []cluster.Incarnation{1, 2}, K: 1, Mode: cluster.ModeQuorum}, Rule: "M320"}})
 	if s := l.task(TaskSettle); s == nil || !s.FromZero || len(s.Settings.Names) != 1 {
 		t.Fatalf("rule %s, %+v", l.m.rule, s)
+	}
+}
+
+// TestNoCatchUpBehindAnElect: while an Elect may be on its way to the log nobody is sent to catch up. It holds his report
+// (PROTOCOL 5.2.g).
+func TestNoCatchUpBehindAnElect(t *testing.T) {
+	l := following(t)
+	l.step(RaftChanged{Term: 2, Leader: 2})
+	l.elect(cluster.CauseLeaseLapsed)
+	l.step(PromiseSaved{Epoch: 3})
+	l.done(TaskFence, Result{Known: true, Position: cluster.Position{Timeline: 2, LSN: 0x3000}, HighestTL: 2})
+	l.from(3, cluster.Envelope{Report: &cluster.Report{
+		Inc: 3, Boot: bootOf(3), Election: l.st.Election.Index, Promise: 3, Known: true,
+		Position: cluster.Position{Timeline: 2, LSN: 0x2000}, HighestTL: 2, Eligible: true,
+	}})
+	wait := func(d time.Duration) {
+		l.now += d
+		l.step(Tick{})
+	}
+	elects := func() bool {
+		return slices.ContainsFunc(l.all, func(a Action) bool { p, ok := a.(Propose); return ok && p.Command.Elect != nil })
+	}
+	for range 40 {
+		if wait(100 * time.Millisecond); elects() {
+			break
+		}
+	}
+	if !elects() {
+		t.Fatalf("nobody is elected; rule %s: %s", l.m.leadRule, l.m.leadWhy)
+	}
+	sent := func() bool { return l.sent(3, func(e cluster.Envelope) bool { return e.CatchUp != nil }) != nil }
+	l.step(StopAsked{})
+	if wait(electOnItsWay / 2); sent() {
+		t.Fatal("sent to catch up behind an Elect")
+	}
+	if wait(electOnItsWay); !sent() {
+		t.Fatalf("not sent to catch up; rule %s: %s", l.m.leadRule, l.m.leadWhy)
 	}
 }

@@ -216,11 +216,12 @@ func (c *checker) explained(s *cluster.State, e cluster.Elect) {
 	}
 }
 
-// leaseOver: in true time the lease of the old primary has ended, or its processes have (I2).
+// leaseOver: in true time the lease of the old primary has ended, or its processes have (I2). What somebody promoted by hand
+// has none, and lives until its PID 1 sees it (PROTOCOL 15.e).
 func (c *checker) leaseOver(old *cluster.State, e cluster.Elect) {
 	for _, n := range c.w.nodes {
 		l := n.life
-		if c.forged[old.Epoch().Epoch] || n.vol.inc != old.Primary() || l == nil || l.pg == nil || !l.pg.rw || l.pg.orphaned {
+		if c.forged[old.Epoch().Epoch] || n.vol.inc != old.Primary() || l == nil || l.pg == nil || !l.pg.rw || l.pg.orphaned || l.pg.unasked {
 			continue
 		}
 		left := l.deadline + cluster.KillMargin - l.local()

@@ -120,6 +120,7 @@ type postgres struct {
 	paused   bool    // replay is (S0.2): it asks for nothing, not even when there is nothing left to replay
 	reader   bool    // one is in the way of what comes next (S0.11)
 	asked    bool    // pg_promote() was called, and waits for the reader
+	unasked  bool    // somebody promoted it by hand
 	busy     bool    // its checkpointer is in a long checkpoint
 	rounds   int     // checkpoints since the list was read
 	waiting  []*commit
@@ -391,6 +392,7 @@ func (p *postgres) promoteUnasked() {
 	end := p.d.posAt(len(p.d.recs))
 	tl := max(end.Timeline+1, p.d.plugged)
 	p.l.note("promoted by somebody, unasked, onto timeline %d", tl)
+	p.unasked = true
 	p.replay()
 	_, _ = p.promote(tl, end, p.epoch)
 	p.maybeCheckpoint()

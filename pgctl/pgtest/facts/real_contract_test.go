@@ -213,16 +213,21 @@ func isAlive(pid int) bool {
 
 // Order implements facts.Server.
 func (s *server) Order(up facts.Server, app string) {
+	u := s.upstream(up, app)
+	s.write(fmt.Sprintf("host=%s\nport=%d\nuser=%s\napplication_name=%s", s.r.Dir, u.Port, pgtest.User, app))
+}
+
+func (s *server) upstream(up facts.Server, app string) *server {
 	u := up.(*server)
 	s.up, s.app = u, app
 	s.slotOn(u)
-	s.write(fmt.Sprintf("host=%s\nport=%d\nuser=%s\napplication_name=%s", s.r.Dir, u.Port, pgtest.User, app))
+	return u
 }
 
 // OrderSilent implements facts.Server.
 func (s *server) OrderSilent(up facts.Server, app string) {
-	s.Order(up, app)
-	port := silent(s.r.T, filepath.Join(s.r.Dir, fmt.Sprintf(".s.PGSQL.%d", s.up.Port)))
+	u := s.upstream(up, app)
+	port := silent(s.r.T, filepath.Join(s.r.Dir, fmt.Sprintf(".s.PGSQL.%d", u.Port)))
 	s.write(fmt.Sprintf("host=127.0.0.1\nport=%d\nuser=%s\nsslmode=disable\ngssencmode=disable\napplication_name=%s", port, pgtest.User, app))
 }
 
