@@ -92,6 +92,12 @@ func (d *dice) try(kind, i int) bool {
 	name := fmt.Sprintf("pg%d", i+1)
 	well := s.up && !s.frozen && !s.cut
 	switch {
+	case kind > 15:
+		return d.all(kind, name, s)
+	case kind > 11 && well:
+		return d.quietly(kind, i, name, s)
+	case kind == 15 && (s.frozen || s.cut):
+		d.heal()
 	case kind < 3 && well:
 		d.say("kill %s container", name)
 		s.up = false
@@ -101,14 +107,24 @@ func (d *dice) try(kind, i int) bool {
 	case kind < 7 && well && s.running:
 		d.say("bounce %s", name)
 		s.running = false
-	case kind < 8 && well:
+	case kind == 7 && well:
 		d.say("stop %s", name)
 		s.up = false
 	case kind < 12 && !s.up:
 		d.say("start %s", name)
 		s.up, s.running = true, false
 		return true
-	case kind == 12 && well && s.running:
+	default:
+		return false
+	}
+	s.whole = false
+	return true
+}
+
+// quietly is a fault that no socket tells of.
+func (d *dice) quietly(kind, i int, name string, s *state) bool {
+	switch {
+	case kind == 12 && s.running:
 		d.say("freeze %s %s", name, d.one("container", "postgres", "init"))
 		s.frozen = true
 	case kind < 15 && d.serving() == len(d.nodes): // a cut is proved from the others
@@ -118,13 +134,25 @@ func (d *dice) try(kind, i int) bool {
 		}
 		d.say("cut %s %s%s", name, links, from)
 		s.cut, s.mute = true, links == "replication"
-	case kind == 15 && (s.frozen || s.cut):
-		d.say("heal")
-		for j := range d.nodes {
-			if n := &d.nodes[j]; n.frozen || n.cut {
-				*n = state{up: n.up, whole: n.whole}
-			}
+	default:
+		return false
+	}
+	s.whole = false
+	return true
+}
+
+func (d *dice) heal() {
+	d.say("heal")
+	for j := range d.nodes {
+		if n := &d.nodes[j]; n.frozen || n.cut {
+			*n = state{up: n.up, whole: n.whole}
 		}
+	}
+}
+
+// all is what concerns more than one node, or a cluster that is redundant.
+func (d *dice) all(kind int, name string, s *state) bool {
+	switch {
 	case kind == 16 && d.serving() == len(d.nodes):
 		d.say("kill all container")
 		for j := range d.nodes { // whoever is started first needs nobody else
@@ -140,9 +168,6 @@ func (d *dice) try(kind, i int) bool {
 		}
 	default:
 		return false
-	}
-	if kind < 16 {
-		s.whole = false
 	}
 	return true
 }
