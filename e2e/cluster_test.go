@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/pgquorum/pgquorum/e2e/docker"
-	"github.com/pgquorum/pgquorum/e2e/stack"
 )
 
 // TestCluster is the life of a cluster on the shipped compose file. After each fault it is whole again, and every
@@ -57,7 +56,7 @@ func formed(w *world) {
 		w.t.Fatalf("the init hook ran %d times on all nodes", n)
 	}
 	w.must(w.CheckPassword(w.ctx))
-	other, err := stack.New(w.ctx, stack.Options{Project: w.Project(), Root: "..", Ports: []int{25321, 25322, 25323}, Secrets: w.t.TempDir()})
+	other, err := w.Elsewhere(w.ctx, w.t.TempDir())
 	w.must(err)
 	if err := other.CheckPassword(w.ctx); err == nil || !strings.Contains(err.Error(), "make destroy") {
 		w.t.Errorf("with the password of another checkout: %v", err)

@@ -101,6 +101,13 @@ func (s *Stack) Nodes() []string { return slices.Clone(s.nodes) }
 // Project is the compose project's name.
 func (s *Stack) Project() string { return s.opt.Project }
 
+// Elsewhere is the same project as it is seen by another checkout, which has secrets of its own.
+func (s *Stack) Elsewhere(ctx context.Context, secrets string) (*Stack, error) {
+	o := s.opt
+	o.Secrets = secrets
+	return New(ctx, o)
+}
+
 // Password is the password of the user postgres.
 func (s *Stack) Password() (string, error) {
 	b, err := os.ReadFile(filepath.Join(s.opt.Secrets, "postgres_password"))
