@@ -92,6 +92,9 @@ func (f *Former) seen() []cluster.Incarnation {
 	return all
 }
 
+// Holds reports whether a node's offer is here.
+func (f *Former) Holds(inc cluster.Incarnation) bool { return slices.Contains(f.seen(), inc) }
+
 // disagree says who does not hold the offers that this node holds; empty: nobody.
 func (f *Former) disagree() string {
 	seen := f.seen()

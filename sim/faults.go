@@ -289,9 +289,13 @@ func (m *nemesis) wipe(n *node) {
 	m.later(n.start)
 }
 
-// unborn: there is no data anywhere, and no genesis that rests on this node.
+// unborn: there is no data anywhere, and no genesis that rests on this node, or will when the last write is done.
 func (w *World) unborn(n *node) bool {
+	held := 0
 	for _, o := range w.nodes {
+		if l := o.life; o != n && (l == nil || l.forming == nil || l.forming.f == nil || l.forming.f.Holds(n.vol.inc)) {
+			held++
+		}
 		if o.vol.pg.kind != cluster.DiskEmpty || o.life != nil && o.life.pg != nil {
 			return false
 		}
@@ -301,7 +305,7 @@ func (w *World) unborn(n *node) bool {
 			}
 		}
 	}
-	return true
+	return held < len(w.nodes)-1
 }
 
 // rollBack brings back what the volume was at the end of an earlier boot, unless nobody could tell (PROTOCOL 1.13).
