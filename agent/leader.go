@@ -30,7 +30,7 @@ type timedReport struct {
 }
 
 func (l *leadState) lead(time.Duration) {
-	l.reports, l.enoughAt, l.caughtUp, l.down, l.transfer, l.cutAt, l.electAt = nil, 0, 0, nil, 0, 0, 0
+	*l = leadState{attempts: l.attempts, hasServed: l.hasServed}
 }
 
 func (l *leadState) newEpoch(time.Duration) { l.attempts, l.hasServed = l.attempts+1, false }

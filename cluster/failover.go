@@ -282,7 +282,7 @@ func (v *LeaderView) mayImprove() bool {
 		if v.leftOut(p.Inc) {
 			continue // its position would not count
 		}
-		if p.Linked && v.State.InSets(p.Inc) && p.Status != nil && p.StatusAge <= StatusFresh && !slices.Contains(v.reporters(true), p.Inc) {
+		if p.Linked && v.State.InSets(p.Inc) && p.fresh() && !slices.Contains(v.reporters(true), p.Inc) {
 			return true
 		}
 	}

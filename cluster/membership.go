@@ -111,7 +111,7 @@ func (v *LeaderView) askedLease() int64 {
 	var l int64
 	for i, inc := range v.State.Voters() {
 		q := v.peer(inc)
-		if q == nil || !q.Linked || q.Status == nil || q.StatusAge > StatusFresh || i > 0 && q.Status.LeaseMS != l {
+		if q == nil || !q.Linked || !q.fresh() || i > 0 && q.Status.LeaseMS != l {
 			return 0
 		}
 		l = q.Status.LeaseMS
@@ -145,7 +145,7 @@ func (v *LeaderView) sound(d Durability) bool {
 
 func (v *LeaderView) primarySenders() []Sender {
 	p := v.peer(v.State.Primary())
-	if p == nil || p.Status == nil || p.StatusAge > StatusFresh || !p.Status.Serving && !v.State.Fresh {
+	if p == nil || !p.fresh() || !p.Status.Serving && !v.State.Fresh {
 		return nil
 	}
 	return p.Status.Senders
@@ -157,11 +157,11 @@ func (v *LeaderView) ready(voter bool) Incarnation {
 	p := v.peer(v.State.Primary())
 	for _, m := range v.State.Members {
 		q := v.peer(m.Inc)
-		if m.Witness && !m.Voter && !voter && !m.Quarantined && q != nil && q.Linked && q.Status != nil && q.StatusAge <= StatusFresh {
+		if m.Witness && !m.Voter && !voter && !m.Quarantined && q != nil && q.Linked && q.fresh() {
 			return m.Inc // it has nothing to stream
 		}
 		if m.Witness || m.Quarantined || m.Voter != voter || (voter && v.State.InSets(m.Inc)) || m.Inc == v.State.Primary() ||
-			q == nil || !q.Linked || q.Status == nil || q.StatusAge > StatusFresh || !q.Status.Streaming || q.Status.Epoch != v.epoch() {
+			q == nil || !q.Linked || !q.fresh() || !q.Status.Streaming || q.Status.Epoch != v.epoch() {
 			continue
 		}
 		name := SyncName(m.Name, m.Inc, v.epoch())
@@ -235,7 +235,7 @@ func (v *LeaderView) transferTo() Incarnation {
 	}
 	for i := range v.Peers {
 		q := &v.Peers[i]
-		if q.Inc != v.Self && q.Linked && q.LinkAge >= TransferAfter && q.Status != nil && q.StatusAge <= StatusFresh &&
+		if q.Inc != v.Self && q.Linked && q.LinkAge >= TransferAfter && q.fresh() &&
 			!q.Status.Leaving && v.State.IsVoter(q.Inc) && !v.State.Member(q.Inc).Quarantined {
 			return q.Inc
 		}

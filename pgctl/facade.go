@@ -196,7 +196,7 @@ func (p *Postgres) setStubs() error {
 		return err
 	}
 	dir := p.dataFile("pg_wal")
-	newest, err := wal.NewestTimeline(dir, c.Timeline(), max(c.MinRecoveryPoint, c.Checkpoint))
+	newest, err := c.NewestTimeline(dir)
 	if err != nil {
 		return err
 	}

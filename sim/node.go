@@ -425,8 +425,8 @@ type fsm struct{ l *life }
 
 func (f *fsm) changed(index uint64, s *cluster.State, events []cluster.Event) {
 	f.l.st, f.l.applied = s, index
-	if f.l.logged.Over(index) {
-		f.l.logged = &cluster.LoggedBoots{}
+	if f.l.logged != nil && f.l.logged.Over(index) {
+		f.l.logged = nil
 	}
 	if me := s.Member(f.l.vol.inc); me != nil && me.Boot == f.l.boot {
 		f.l.vol.boots = []cluster.Boot{me.Boot}

@@ -100,7 +100,7 @@ func (p *postgres) connect(s *stream) {
 
 // learns: a WAL receiver fetches the history files up to its upstream's timeline, stubs too.
 func (p *postgres) learns(tl cluster.Timeline) {
-	p.d.plugged = max(p.d.plugged, tl)
+	p.d.plugged = max(p.d.plugged, tl+1)
 	p.reach = math.MaxInt
 	p.replay()
 }

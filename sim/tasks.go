@@ -273,7 +273,7 @@ func (j *job) start(rw bool) {
 	j.letGo()
 	l.up = upstreamFile{}
 	if !d.bare { // a start needs those below, and no others
-		d.plugged = d.end().Timeline
+		d.plugged = d.end().Timeline + 1
 		if l.w.opt.Mutant == MutantGap {
 			d.plugged = 0
 		}

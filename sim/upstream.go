@@ -83,7 +83,7 @@ func (d *pgDisk) nothingToRewind(source *pgDisk) bool {
 func (d *pgDisk) becomes(source *pgDisk) {
 	*d = pgDisk{
 		kind: cluster.DiskPresent, system: source.system, recs: slices.Clone(source.recs[:source.flushed]),
-		flushed: source.flushed, controlTL: source.controlTL, highest: max(d.highest, source.highest), plugged: source.end().Timeline,
+		flushed: source.flushed, controlTL: source.controlTL, highest: max(d.highest, source.highest), plugged: source.end().Timeline + 1,
 	}
 }
 

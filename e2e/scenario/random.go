@@ -15,7 +15,7 @@ func Random(seed uint64, faults int) string {
 	d := &dice{rng: rand.New(rand.NewPCG(seed, 1))}
 	d.say("about a random scenario, seed %d\n", seed)
 	for i := range d.nodes {
-		d.nodes[i] = state{up: true, whole: true, running: true}
+		d.nodes[i] = intact
 	}
 	d.say("wait redundant")
 	for range faults {
@@ -40,6 +40,11 @@ type state struct {
 	running         bool // its Postgres surely does
 }
 
+var intact = state{up: true, whole: true, running: true}
+
+// well reports whether a fault can befall it.
+func (s *state) well() bool { return s.up && !s.frozen && !s.cut }
+
 type dice struct {
 	rng   *rand.Rand
 	text  strings.Builder
@@ -57,7 +62,7 @@ func (d *dice) serving() int {
 		if s.mute && s.up {
 			return 0
 		}
-		if s.up && !s.frozen && !s.cut && s.whole {
+		if s.well() && s.whole {
 			n++
 		}
 	}
@@ -71,7 +76,7 @@ func (d *dice) mend() {
 		if !d.nodes[i].up {
 			d.say("start pg%d", i+1)
 		}
-		d.nodes[i] = state{up: true, whole: true, running: true}
+		d.nodes[i] = intact
 	}
 	d.say("wait redundant\nexpect no second primary\nexpect no loss")
 	d.fresh = true
@@ -90,24 +95,23 @@ func (d *dice) fault() {
 func (d *dice) try(kind, i int) bool {
 	s := &d.nodes[i]
 	name := fmt.Sprintf("pg%d", i+1)
-	well := s.up && !s.frozen && !s.cut
 	switch {
 	case kind > 15:
 		return d.all(kind, name, s)
-	case kind > 11 && well:
+	case kind > 11 && s.well():
 		return d.quietly(kind, i, name, s)
 	case kind == 15 && (s.frozen || s.cut):
 		d.heal()
-	case kind < 3 && well:
+	case kind < 3 && s.well():
 		d.say("kill %s container", name)
 		s.up = false
-	case kind < 5 && well && s.running:
+	case kind < 5 && s.well() && s.running:
 		d.say("kill %s postgres", name)
 		s.running = false
-	case kind < 7 && well && s.running:
+	case kind < 7 && s.well() && s.running:
 		d.say("bounce %s", name)
 		s.running = false
-	case kind == 7 && well:
+	case kind == 7 && s.well():
 		d.say("stop %s", name)
 		s.up = false
 	case kind < 12 && !s.up:

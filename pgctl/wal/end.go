@@ -172,7 +172,7 @@ func EndOfDirectory(pgdata string, newest cluster.Timeline) (EndResult, Control,
 	}
 	dir := filepath.Join(pgdata, "pg_wal")
 	if newest == 0 {
-		if newest, err = NewestTimeline(dir, c.Timeline(), max(c.MinRecoveryPoint, c.Checkpoint)); err != nil {
+		if newest, err = c.NewestTimeline(dir); err != nil {
 			return EndResult{}, c, err
 		}
 	}
@@ -191,6 +191,11 @@ func EndOfDirectory(pgdata string, newest cluster.Timeline) (EndResult, Control,
 		return res, c, fmt.Errorf("walk wal: log ends at %s, before the minimum recovery point %s: %w", res.LSN, c.MinRecoveryPoint, ErrInconsistent)
 	}
 	return res, c, nil
+}
+
+// NewestTimeline is the newest timeline that pg_wal leads to from the control file's.
+func (c Control) NewestTimeline(dir string) (cluster.Timeline, error) {
+	return NewestTimeline(dir, c.Timeline(), max(c.MinRecoveryPoint, c.Checkpoint))
 }
 
 // NewestTimeline is the newest timeline that pg_wal has a history file for and that descends from own at or after

@@ -43,6 +43,9 @@ func receivedJumps(s *stage) {
 	at := next.Switched().LSN
 	s.must(b.Received().LSN == at/segment*segment && b.Received().LSN < at, "it shows %s, and the switch point is %s", b.Received().LSN, at)
 	s.must(b.Position().Timeline == 1, "its files hold timeline %d", b.Position().Timeline)
+	b.Park()
+	s.promote(b) // the history file has come, and its number is taken
+	s.must(b.Position().Timeline == 3, "promoted onto timeline %d", b.Position().Timeline)
 }
 
 // restartedShowsStart: so does the first receiver after a start of Postgres, though everything is on its disk, until WAL comes
