@@ -77,17 +77,32 @@ func wait(why string) LeaderOutcome { return LeaderOutcome{Why: why} }
 // FailoverTable is the leader's whole failover decision (PROTOCOL 5).
 func FailoverTable() []Rule[LeaderView, LeaderOutcome] { return failoverTable }
 
-var failoverTable = slices.Concat(openElection(), causes())
+var failoverTable = slices.Concat(blank(), openElection(), causes())
+
+// blank is what the leader does before there are data.
+func blank() []Rule[LeaderView, LeaderOutcome] {
+	return []Rule[LeaderView, LeaderOutcome]{
+		{
+			"F100", "9.3", "a founder that was emptied before it had made the data will never have any",
+			(*LeaderView).stillborn,
+			func(v *LeaderView) LeaderOutcome {
+				return wait(fmt.Sprintf("the volume of %s, which was to make the cluster's data, was emptied before it had: this cluster never began; "+
+					"stop all nodes, copy away the data that you brought along, if any, and start them on empty volumes", v.State.NameOf(v.State.Founder)))
+			},
+		},
+		{
+			"F110", "9.3", "before the first epoch there is nothing to fail over",
+			func(v *LeaderView) bool { return v.State.Phase == PhaseBlank },
+			func(v *LeaderView) LeaderOutcome {
+				return wait(fmt.Sprintf("waiting for the data of %s, the founder", v.State.NameOf(v.State.Founder)))
+			},
+		},
+	}
+}
 
 // openElection is what the leader does while an election is open.
 func openElection() []Rule[LeaderView, LeaderOutcome] {
 	return []Rule[LeaderView, LeaderOutcome]{
-		{
-			"F100", "9.3", "before the first epoch there is nothing to fail over",
-			func(v *LeaderView) bool { return v.State.Phase == PhaseBlank },
-			func(*LeaderView) LeaderOutcome { return wait("waiting for the founder's data") },
-		},
-
 		{
 			"F210", "5.3.a", "an election needs reports from a majority of voters",
 			func(v *LeaderView) bool { return v.electing() && !v.State.HasMajority(v.reporters(false)) },

@@ -192,6 +192,12 @@ func (v *LeaderView) replaced() *Member {
 	return nil
 }
 
+// stillborn: the founder's name asks to join under a new incarnation, and there are no data.
+func (v *LeaderView) stillborn() bool {
+	o := v.replaced()
+	return v.State.Phase == PhaseBlank && o != nil && o.Inc == v.State.Founder
+}
+
 func (v *LeaderView) newcomer() *Member {
 	for i := range v.Peers {
 		if j := v.joining(&v.Peers[i]); j != nil && v.State.MemberNamed(j.Name) == nil {

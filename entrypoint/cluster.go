@@ -14,6 +14,7 @@ import (
 
 	"github.com/pgquorum/pgquorum/cluster"
 	"github.com/pgquorum/pgquorum/config"
+	"github.com/pgquorum/pgquorum/entrypoint/early"
 	"github.com/pgquorum/pgquorum/entrypoint/node"
 	"github.com/pgquorum/pgquorum/pgctl/proc"
 	"github.com/pgquorum/pgquorum/raft/transport"
@@ -22,7 +23,7 @@ import (
 // runClusterMode is one life of a cluster member. What only root may do comes first and is little: read the settings
 // and secrets, make the directories, take the volume's lock. Everything else runs as the image's postgres user.
 func runClusterMode(ctx context.Context, args []string, in invocation) int {
-	signals, uncatch := catchSignals() // first thing: process 1 loses, or dies of, what it does not handle
+	signals, uncatch := early.Signals()
 	defer uncatch()
 	hostname, err := os.Hostname()
 	if err != nil {

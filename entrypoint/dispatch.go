@@ -49,6 +49,9 @@ func runCommand(ctx context.Context, in invocation) int {
 	kind, args := dispatch(in.args, in.env)
 	switch kind {
 	case kindForeign:
+		if sig := pendingStop(); sig != 0 {
+			return exitSignal + int(sig)
+		}
 		return execEntrypoint(args, in.env, in.stderr)
 	case kindCluster:
 		return runClusterMode(ctx, args, in)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -26,6 +27,27 @@ func TestMain(m *testing.M) {
 		os.Exit(run(context.Background(), os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
 	}
 	os.Exit(m.Run())
+}
+
+// TestSignalsFirst: process 1 takes its signals before any library is made ready. Before, Go's runtime ends it with code 2.
+func TestSignalsFirst(t *testing.T) {
+	cmd := exec.Command(os.Args[0], "version")
+	cmd.Env = append(os.Environ(), asProgram, "GODEBUG=inittrace=1")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	before, after, found := strings.Cut(string(out), "init github.com/pgquorum/pgquorum/entrypoint/early ")
+	if !found || !strings.Contains(after, "init github.com/") {
+		t.Fatalf("no trace of the initialisation:\n%s", out)
+	}
+	for line := range strings.Lines(before) {
+		for _, slow := range []string{"github.com/prometheus/", "google.golang.org/protobuf/reflect/", "go.etcd.io/", "github.com/pgquorum/"} {
+			if strings.HasPrefix(line, "init "+slow) {
+				t.Errorf("before the signals: %s", line)
+			}
+		}
+	}
 }
 
 func TestDispatch(t *testing.T) {

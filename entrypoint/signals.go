@@ -5,24 +5,25 @@ package main
 import (
 	"context"
 	"os"
-	"os/signal"
 	"syscall"
+
+	"github.com/pgquorum/pgquorum/entrypoint/early"
 )
 
-// handled are the signals that we take. SIGPIPE is taken so that a write to a closed output does not end us, and
-// must not be "ignored" instead: children would inherit that. SIGABRT, SIGALRM and the terminal's stop signals are
-// taken because process 1 of a container does not die of them today, and should not from now on.
-var handled = []os.Signal{
-	syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2,
-	syscall.SIGWINCH, syscall.SIGCONT,
-	syscall.SIGPIPE, syscall.SIGABRT, syscall.SIGALRM, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU,
-}
-
-// catchSignals must come first thing: process 1 loses what it does not handle.
-func catchSignals() (signals chan os.Signal, stop func()) {
-	signals = make(chan os.Signal, 16)
-	signal.Notify(signals, handled...)
-	return signals, func() { signal.Stop(signals) }
+// pendingStop is the signal that asked the container to end before it had begun, if any.
+func pendingStop() syscall.Signal {
+	signals, release := early.Signals()
+	release()
+	for {
+		select {
+		case sig := <-signals:
+			if isStop(sig) {
+				return sig.(syscall.Signal)
+			}
+		default:
+			return 0
+		}
+	}
 }
 
 // isStop says that a signal asks the container to end.

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pgquorum/pgquorum/config"
+	"github.com/pgquorum/pgquorum/entrypoint/early"
 	"github.com/pgquorum/pgquorum/pgctl/proc"
 	"github.com/pgquorum/pgquorum/pgctl/procfs"
 )
@@ -26,7 +27,7 @@ import (
 //
 // It prints nothing at the default log level: tools wait for exact lines of the image's output.
 func runSingle(ctx context.Context, args []string, in invocation) int {
-	signals, stop := catchSignals()
+	signals, stop := early.Signals()
 	defer stop()
 	warn := func(format string, a ...any) { fmt.Fprintf(in.stderr, "pgquorum: "+format+"\n", a...) }
 	for _, w := range config.SingleModeWarnings(in.env) {
