@@ -22,7 +22,7 @@ STACK      := go run ./e2e/cmd/stack
 
 .DEFAULT_GOAL := help
 .PHONY: help build images image up down destroy status logs kill-primary test unit lint sim sim-seed sim-soak model model-large contract \
-	e2e scenarios soak bench-failover bench-throughput size rss fuzz mutants fmt clean needs
+	e2e scenarios soak bench-failover bench-throughput size rss fuzz mutants mutants-containers fmt clean needs
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -116,6 +116,9 @@ mutants: ## every broken build of code, model and simulator: its tests must find
 	go test -tags $(TAGS) -count=1 -timeout 60m -v -run '^TestMutants$$' . -args -mutants all
 	go test -tags $(TAGS) -count=1 -timeout 60m -v -run '^TestMutants' ./model
 	go test -tags $(TAGS) -count=1 -timeout 0 -v -run '^TestMutant' ./sim -args -mutants
+
+mutants-containers: image ## broken builds as images: their scenarios on containers must fail on them
+	go test -tags '$(TAGS) e2e bench' -count=1 -timeout 0 -v -run '^TestContainerMutants$$' .
 
 fmt: ## format
 	gofmt -w $(GO_FILES)

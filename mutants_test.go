@@ -30,11 +30,13 @@ type sourceMutant struct {
 	name, rule, file string
 	pkg              string
 	tests            []string
+	scenario         string      // of e2e/scenarios: on containers it must fail
 	edits            [][2]string // old, new
 }
 
-// readMutants reads testdata/mutants: for each a heading, its rule of the protocol, its file, "test PACKAGE NAME..." and
-// its edits, lines with - replaced by lines with +. A first or last line may be a part of a line of the file.
+// readMutants reads testdata/mutants: for each a heading, its rule of the protocol, its file, "test PACKAGE NAME...",
+// for some "container SCENARIO", and its edits, lines with - replaced by lines with +. A first or last line may be a
+// part of a line of the file.
 func readMutants(t *testing.T) []sourceMutant {
 	t.Helper()
 	files, err := filepath.Glob("testdata/mutants/*.txt")
@@ -74,6 +76,8 @@ func parseMutant(part string) (m sourceMutant, err error) {
 			m.rule = rest
 		case key == "file":
 			m.file = rest
+		case key == "container":
+			m.scenario = rest
 		case key == "test":
 			words := strings.Fields(rest)
 			m.pkg, m.tests = words[0], words[1:]
@@ -118,16 +122,13 @@ func (m *sourceMutant) source() ([]byte, error) {
 	return b, nil
 }
 
-var failedTest = regexp.MustCompile(`(?m)^ *--- FAIL: (\S+)`)
-
-// run builds the broken code beside the real one and returns the tests that fail.
-func (m *sourceMutant) run(t *testing.T) []string {
+// overlay tells go to build with the broken file, which it writes to dir.
+func (m *sourceMutant) overlay(t *testing.T, dir string) string {
 	t.Helper()
 	b, err := m.source()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
 	broken, overlay := filepath.Join(dir, "broken.go"), filepath.Join(dir, "overlay.json")
 	real, err := filepath.Abs(m.file)
 	if err != nil {
@@ -142,6 +143,15 @@ func (m *sourceMutant) run(t *testing.T) []string {
 			t.Fatal(err)
 		}
 	}
+	return overlay
+}
+
+var failedTest = regexp.MustCompile(`(?m)^ *--- FAIL: (\S+)`)
+
+// run builds the broken code beside the real one and returns the tests that fail.
+func (m *sourceMutant) run(t *testing.T) []string {
+	t.Helper()
+	overlay := m.overlay(t, t.TempDir())
 	pattern := "^(" + strings.Join(m.tests, "|") + ")$"
 	if test, sub, ok := strings.Cut(m.tests[0], "/"); ok { // of the scenarios one is enough
 		pattern = "^" + test + "$/^" + sub + "$"

@@ -73,7 +73,7 @@ func (c *containers) Stop(ctx context.Context, nodes ...string) error {
 			return err
 		}
 		code, err := box.Stop(ctx, 20*time.Second)
-		if err == nil && code != 0 && code != 128+int(syscall.SIGTERM) { // that: it had not begun yet
+		if err == nil && code != 0 {
 			err = fmt.Errorf("%s ended with code %d", n, code)
 		}
 		return err

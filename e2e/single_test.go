@@ -249,6 +249,20 @@ func TestSecondContainerOnVolumeGivesUp(t *testing.T) {
 	}
 }
 
+// A member that is stopped before it has begun has stopped: nothing is left undone, and nobody has to be told of a failure.
+func TestMemberStoppedBeforeItBegan(t *testing.T) {
+	t.Parallel()
+	v := []string{"-v", volume(t) + ":/var/lib/postgresql"}
+	first := start(t, docker.Options{Name: unique(t), Env: []string{"POSTGRES_PASSWORD=" + password}, Flags: v})
+	waitUp(t, first)
+	second := start(t, docker.Options{Name: unique(t), Flags: append(v, member("pg1", "pg1")...)})
+	waitLog(t, second, "volume is in use by another container", 1)
+	if code, err := second.Stop(deadline(t, 30*time.Second), 20*time.Second); err != nil || code != 0 {
+		t.Fatalf("stop: code %d, %v; want 0", code, err)
+	}
+	waitUp(t, first)
+}
+
 // waitUp waits until a client inside the container is let in.
 func waitUp(t *testing.T, c docker.Container) {
 	t.Helper()

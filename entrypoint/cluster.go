@@ -46,8 +46,8 @@ func runClusterMode(ctx context.Context, args []string, in invocation) int {
 	defer m.lock.Close()
 	stopped, err := untilStop(ctx, signals, m.prepare)
 	switch {
-	case stopped != 0:
-		return exitSignal + int(stopped)
+	case stopped != 0: // asked to stop, it has: as any other stop of a member, early though it is
+		return exitOK
 	case err == nil:
 		return m.run(ctx, signals)
 	}

@@ -166,7 +166,7 @@ func LargeWorlds() []World {
 		{Name: "three, two writes", Nodes: 3, Set: 7, Epochs: 3, Lag: 4, Crashes: 1, Writes: 2},
 		{Name: "three, two crashes", Nodes: 3, Set: 7, Epochs: 3, Lag: 4, Crashes: 2, Writes: 1},
 		{Name: "set of two", Nodes: 3, Set: 3, Epochs: 3, Lag: 4, Crashes: 2, Writes: 2},
-		{Name: "set of two changes", Nodes: 3, Set: 3, Epochs: 3, Lag: 4, Crashes: 1, Writes: 1, Changes: 2, Reverts: 1},
+		{Name: "set of two changes", Nodes: 3, Set: 3, Epochs: 2, Lag: 4, Crashes: 1, Writes: 1, Changes: 2, Reverts: 1},
 		{Name: "two and a witness", Nodes: 3, Set: 3, Witness: 4, Epochs: 3, Lag: 4, Crashes: 1, Writes: 1, Changes: 1, Reverts: 1},
 		{Name: "third node replaced", Nodes: 3, Set: 3, Epochs: 2, Lag: 4, Crashes: 1, Writes: 1, Wipes: 1, Conf: 1, Changes: 1},
 		{Name: "five, set of three", Nodes: 5, Set: 7, Epochs: 2, Lag: 3, Crashes: 1, Writes: 1},
