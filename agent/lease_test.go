@@ -163,3 +163,22 @@ func TestNoWatchdogNoLease(t *testing.T) {
 		t.Error("goes on without a watchdog")
 	}
 }
+
+// TestLeaseOfTheVotersBefore: until the newest voters are confirmed the lease of those before counts, and from then on it does
+// not: a primary that the newest voters have not granted one any more is killed at once (PROTOCOL 4.6.a).
+func TestLeaseOfTheVotersBefore(t *testing.T) {
+	l := serving(t)
+	ends := l.m.deadline
+	st := l.m.st.Clone()
+	st.Configs = append(st.Configs, cluster.VoterConfig{Index: 90, Voters: []cluster.Incarnation{1, 2}})
+	l.step(Applied{Index: 90, State: st})
+	if l.step(Tick{}); l.m.deadline != ends || l.task(TaskKill) != nil {
+		t.Fatalf("kills at %s, not at %s", l.m.deadline, ends)
+	}
+	st = st.Clone()
+	st.Configs = st.Configs[1:]
+	l.step(Applied{Index: 91, State: st})
+	if l.task(TaskKill) == nil {
+		t.Fatal("not killed")
+	}
+}

@@ -185,6 +185,9 @@ func (m *Model) react(s *state, i int, old *page) {
 	}
 	if v.confirm && m.mut != GrantsOfOldVoters {
 		n.older = 0
+		if n.pg == pgReadWrite && !m.leased(s, i) && m.mut != NoKill { // while the voters of before still remember: 4.5.a
+			n.stop()
+		}
 	}
 	if v.phase == cluster.PhaseElecting {
 		m.fence(s, i)
