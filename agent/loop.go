@@ -72,19 +72,26 @@ func (l *Loop) Post(e Event) {
 	}
 }
 
-// Ask runs f on the loop's goroutine, between two steps. f must only read.
+// Ask runs f on the loop's goroutine, between two steps. f must only read. What it reads is as of now, even if this process was
+// frozen until now.
 func (l *Loop) Ask(ctx context.Context, f func(*Machine)) error {
 	ran := make(chan struct{})
 	select {
 	case l.asks <- func(m *Machine) { f(m); close(ran) }:
 	case <-l.done:
-		return errors.New("the agent has ended")
+		return errEnded
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	<-ran
-	return nil
+	select {
+	case <-ran:
+		return nil
+	case <-l.done:
+		return errEnded
+	}
 }
+
+var errEnded = errors.New("the agent has ended")
 
 // Run steps the machine until it exits on purpose, and returns the exit code.
 func (l *Loop) Run(ctx context.Context) int {
@@ -94,23 +101,32 @@ func (l *Loop) Run(ctx context.Context) int {
 	timer := time.NewTimer(busyTick)
 	defer timer.Stop()
 	calm := false
+	var at time.Duration // of the last step
 	for {
 		var e Event
+		var asked func(*Machine)
 		select {
 		case e = <-l.events:
-		case f := <-l.asks:
-			f(l.m)
-			continue
+		case asked = <-l.asks:
+			if l.opt.Clock() <= at+2*calmTick {
+				asked(l.m)
+				continue
+			}
+			e = Tick{}
 		case <-timer.C:
 			e = Tick{}
 		case <-l.opt.Beat:
 			e = Tick{}
 		}
-		for _, a := range l.m.Step(l.opt.Clock(), e) {
+		at = l.opt.Clock()
+		for _, a := range l.m.Step(at, e) {
 			if x, ok := a.(Exit); ok {
 				return x.Code
 			}
 			l.do(ctx, a)
+		}
+		if asked != nil {
+			asked(l.m)
 		}
 		if was := calm; was != l.m.Calm() {
 			calm = !was

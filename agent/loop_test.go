@@ -35,3 +35,29 @@ func TestPromiseThatCannotBeWritten(t *testing.T) {
 	default:
 	}
 }
+
+// idleShell is told of nothing but rest.
+type idleShell struct{ Shell }
+
+func (idleShell) Calm(bool)              {}
+func (idleShell) Deadline(time.Duration) {}
+
+// TestAskedOfNow: a node that was frozen, and is asked before it has looked at its clock, does not take what it knew for fresh.
+func TestAskedOfNow(t *testing.T) {
+	thawed := false
+	l := NewLoop(LoopOptions{Machine: Options{Self: 1}, Shell: idleShell{}, Clock: func() time.Duration {
+		if !thawed {
+			return time.Second
+		}
+		return time.Minute
+	}})
+	thawed = true
+	go l.Run(t.Context())
+	if err := l.Ask(t.Context(), func(m *Machine) {
+		if got := m.Snapshot().Now; got != time.Minute {
+			t.Errorf("asked at 1m0s, it answers as of %s", got)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
