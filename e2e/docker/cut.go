@@ -53,9 +53,13 @@ func (c Container) Cut(ctx context.Context, port, alive int, peers ...Container)
 		}
 		var up []Container
 		var addrs []string
-		for i, p := range peers { // those that run
+		for _, p := range peers { // those that run, which may have other addresses by now
 			if s, err := p.State(ctx); err == nil && s.Running {
-				up, addrs = append(up, p), append(addrs, ips[i])
+				ip, err := p.IP(ctx)
+				if err != nil {
+					return err
+				}
+				up, addrs = append(up, p), append(addrs, ip)
 			}
 		}
 		return c.reach(ctx, port, true, up, addrs)
