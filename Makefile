@@ -80,7 +80,7 @@ sim-soak: ## the simulation on SEEDS=500 seeds from START=1, in slices as long a
 model: ## the model check: every state of small clusters within its bounds, and its mutants with their stories
 	go test -tags $(TAGS) -count=1 -timeout 30m -v ./model
 
-model-large: ## the same with larger bounds: an hour, some GB of memory
+model-large: ## the same with larger bounds: half an hour, 6 GB of memory
 	go test -tags $(TAGS) -count=1 -timeout 0 -v ./model -run TestWorlds -args -large
 
 contract: ## the tests against real Postgres 15, 17 and 18
