@@ -91,10 +91,18 @@ func (d *disk) fsync(a, b int64) time.Duration {
 	if d.slow > 1 {
 		t = time.Duration(float64(t) * d.slow)
 	}
-	return t + max(0, d.hung-d.w.now)
+	return t
 }
 
-func (l *life) fsync(c class, a, b int64, fn func()) { l.after(c, l.vol.disk.fsync(a, b), fn) }
+// fsync calls fn when what was written before is durable. One that waits for a hung disk ends soon after that is healed.
+func (l *life) fsync(c class, a, b int64, fn func()) {
+	d := &l.vol.disk
+	if left := d.hung - d.w.now; left > 0 {
+		l.after(c, min(left, 100*time.Millisecond), func() { l.fsync(c, a, b, fn) })
+		return
+	}
+	l.after(c, d.fsync(a, b), fn)
+}
 
 // diskFailed ends PID 1: an fsync that failed is never tried again (PROTOCOL 4.9). The container is started again.
 func (l *life) diskFailed(what string) {
