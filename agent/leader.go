@@ -16,7 +16,9 @@ type leadState struct {
 	enoughAt   time.Duration // since when they are enough
 	caughtUp   cluster.Incarnation
 	caughtUpAt time.Duration
-	electAt    time.Duration // when Elect was proposed last
+	donor      cluster.Incarnation   // from whom
+	vain       []cluster.Incarnation // donors that brought their taker nothing
+	electAt    time.Duration         // when Elect was proposed last
 	down       *cluster.PgDown
 	attempts   int // epochs in a row that did not get to serve
 	hasServed  bool
@@ -68,6 +70,7 @@ func (m *Machine) leaderView() *cluster.LeaderView {
 	if m.now < m.lead.caughtUpAt+catchUpLimit+time.Second { // one that came to nothing is ordered again
 		v.CaughtUp = m.lead.caughtUp
 	}
+	v.Vain = m.lead.vain
 	if m.lead.transfer != 0 {
 		v.TransferAge = m.now - m.lead.transfer
 	}
@@ -151,7 +154,11 @@ func (m *Machine) decideLeader() {
 		if m.lead.electAt != 0 && m.now < m.lead.electAt+electOnItsWay { // it holds the report that this would outdate (5.2.g)
 			return
 		}
-		m.lead.caughtUp, m.lead.caughtUpAt = o.To, m.now
+		if d := o.CatchUp.Donor; m.lead.caughtUp == o.To && m.lead.donor == d && !slices.Contains(m.lead.vain, d) {
+			m.lead.vain = append(m.lead.vain, d) // it may not have that WAL any more: the others go on without it, if they may
+			return
+		}
+		m.lead.caughtUp, m.lead.caughtUpAt, m.lead.donor = o.To, m.now, o.CatchUp.Donor
 		if o.To == m.opt.Self {
 			m.catchUpAsked(*o.CatchUp)
 		}

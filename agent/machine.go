@@ -341,7 +341,7 @@ func (m *Machine) setState(s *cluster.State, _ uint64) {
 	}
 	if old == nil || old.Phase != s.Phase || old.Election.Index != s.Election.Index {
 		m.phaseAt = m.now
-		m.lead.reports, m.lead.enoughAt, m.lead.caughtUp = nil, 0, 0
+		m.lead.reports, m.lead.enoughAt, m.lead.caughtUp, m.lead.vain = nil, 0, 0, nil
 		m.node.catchUp, m.node.catching, m.node.ok = nil, false, nil
 		clear(m.proposed)
 	}

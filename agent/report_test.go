@@ -99,3 +99,34 @@ func TestNoCatchUpBehindAnElect(t *testing.T) {
 		t.Fatalf("not sent to catch up; rule %s: %s", l.m.leadRule, l.m.leadWhy)
 	}
 }
+
+// TestDonorThatHasNothing: who is sent to catch up, and gets nothing, would be sent to the same donor for ever. Its WAL may be
+// gone. The others are elected without it, if they hold all that was acknowledged (decision 0012).
+func TestDonorThatHasNothing(t *testing.T) {
+	l := following(t)
+	l.st = l.st.Clone()
+	l.st.D.Set = []cluster.Incarnation{1, 2}
+	l.step(RaftChanged{Term: 2, Leader: 2})
+	l.elect(cluster.CausePgDown)
+	l.step(PromiseSaved{Epoch: 3})
+	l.done(TaskFence, Result{Known: true, Position: cluster.Position{Timeline: 2, LSN: 0x3000}, HighestTL: 2})
+	for inc, lsn := range map[cluster.Incarnation]cluster.LSN{1: 0x3000, 3: 0x4000} { // 3 is ahead, and no candidate: outside Set
+		l.from(inc, cluster.Envelope{Report: &cluster.Report{
+			Inc: inc, Boot: bootOf(inc), Election: l.st.Election.Index, Promise: 3, Known: inc != 1, Killed: inc == 1, HighestTL: 2,
+			Position: cluster.Position{Timeline: 2, LSN: lsn},
+		}})
+	}
+	var rules []cluster.RuleID
+	asked := false
+	for range 120 {
+		l.now += 100 * time.Millisecond
+		l.step(Tick{})
+		asked = asked || l.m.node.catchUp != nil
+		if r := l.m.leadRule; len(rules) == 0 || rules[len(rules)-1] != r {
+			rules = append(rules, r)
+		}
+	}
+	if !asked || !slices.Contains(rules, "F260") || rules[len(rules)-1] != "F250" {
+		t.Fatalf("asked %t, rules %v; last: %s", asked, rules, l.m.leadWhy)
+	}
+}

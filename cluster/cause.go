@@ -146,13 +146,14 @@ func NextBackoff(attempts int) time.Duration {
 
 // leftOut: the position of a node's report is taken for unknown, because the others hold all that was acknowledged and it
 // would only keep them from serving. It is that of a primary whose commits reached nobody, or whose Postgres has ended, or
-// of a node that has gone since (docs/decisions/0002, 0006, 0010). In async mode what it alone holds was acknowledged too.
+// of a node that has gone since, or that has not the WAL to give (docs/decisions/0002, 0006, 0010, 0012). In async mode what it alone holds was acknowledged too.
 func (v *LeaderView) leftOut(inc Incarnation) bool {
 	if !v.electing() || v.State.Async() {
 		return false
 	}
 	passed := func(i Incarnation) bool { return v.passed(i) && v.suffice(v.passed) }
-	return passed(inc) || v.away(inc) && v.suffice(func(i Incarnation) bool { return v.away(i) || passed(i) })
+	gone := func(i Incarnation) bool { return v.away(i) || slices.Contains(v.Vain, i) }
+	return passed(inc) || gone(inc) && v.suffice(func(i Incarnation) bool { return gone(i) || passed(i) })
 }
 
 func (v *LeaderView) passed(inc Incarnation) bool {

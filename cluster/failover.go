@@ -39,6 +39,7 @@ type LeaderView struct {
 	Served   bool          // the primary has served in this epoch
 	Down     *PgDown       // what the primary said about its Postgres, for the current epoch
 	CaughtUp Incarnation   // who was already asked to catch up in this election
+	Vain     []Incarnation // from whom somebody was to catch up in it, and got nothing
 	CutFor   time.Duration // how long CutOff has held
 
 	LeaderAge   time.Duration

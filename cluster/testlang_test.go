@@ -290,6 +290,8 @@ func (l *lang) leader(d *datadriven.TestData) string {
 			l.v.Backoff = l.dur(a)
 		case "caught_up":
 			l.v.CaughtUp = inc(one(a))
+		case "vain":
+			l.v.Vain = append(l.v.Vain, inc(one(a)))
 		case "down": // cause, then target
 			l.v.Down = &PgDown{Epoch: l.s.Epoch().Epoch, Killed: true, Why: "its word", Cause: Cause(one(a))}
 			if len(a.Vals) > 1 {
