@@ -105,6 +105,25 @@ func TestGenesisFounder(t *testing.T) {
 	}
 }
 
+// TestGenesisFor: whoever is part of the genesis is told of it; a stranger, which may be a node that was emptied, is told only
+// which cluster it has to join (PROTOCOL 9.2).
+func TestGenesisFor(t *testing.T) {
+	o := offersOf("a", "b", "c")
+	s, err := Genesis(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := GenesisCopy{ClusterID: s.ClusterID, State: s.Encode()}
+	for inc, part := range map[Incarnation]bool{o[0].Inc: true, o[1].Inc: true, 99: false} {
+		if got := g.For(inc); got.ClusterID != s.ClusterID || (got.State != nil) != part {
+			t.Errorf("%d is told of %s with a state: %t", inc, got.ClusterID, got.State != nil)
+		}
+	}
+	if g.State == nil {
+		t.Error("the genesis is gone")
+	}
+}
+
 // TestGenesisFresh: clients of a cluster founded on no data wait for a second copy, if there can be one (9.4).
 func TestGenesisFresh(t *testing.T) {
 	for _, c := range []struct {
