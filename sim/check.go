@@ -148,8 +148,8 @@ func (c *checker) elected(l *life, old, s *cluster.State, e cluster.Elect) {
 	known := map[cluster.Incarnation]bool{}
 	var who []cluster.Incarnation
 	var best cluster.Position
-	for _, r := range e.Reports {
-		if r.Known && r.Position.Compare(best) > 0 {
+	for _, r := range e.Reports { // a donor's position may have been left out since
+		if r.Position.Compare(best) > 0 {
 			best = r.Position
 		}
 	}

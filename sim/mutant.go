@@ -118,7 +118,7 @@ var mutants = []mutantSpec{
 	{name: MutantAlone, most: 100, with: []string{"isolate"}},
 	{name: MutantClock, most: 80},
 	{name: MutantNoWait, most: 400, with: []string{"hung disk", "cut replication", "cut one way"}},
-	{name: MutantLeader, most: 200, with: []string{"split"}, opt: five},
+	{name: MutantLeader, most: 1000, with: []string{"split"}, opt: five},
 	{name: MutantReceipt, most: 200, with: []string{"slow link", "isolate"}},
 	{name: MutantForgets, most: 1000, with: []string{"kill", "kill and restart at once", "cut one way"}},
 	{name: MutantGrants, most: 200, with: []string{"hung disk", "cut one way"}},
